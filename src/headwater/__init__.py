@@ -1,0 +1,49 @@
+"""Headwater learns representations from unlabelled data of any kind, and carries them to every task downstream.
+
+    import headwater as hw
+
+    data = hw.open("photos/")
+    hw.doctor(data)
+    run = hw.pretrain("mae", data, out="runs/photos")
+    vectors = hw.embed("runs/photos", data, out="photos.parquet")
+    result = hw.evaluate("runs/photos", data)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headwater.api.adapt import adapt
+    from headwater.api.catalogue import names as systems
+    from headwater.api.doctor import doctor
+    from headwater.api.embed import embed
+    from headwater.api.encoders import load
+    from headwater.api.evaluate import evaluate
+    from headwater.api.pretrain import pretrain
+    from headwater.api.verify import verify_resume
+    from headwater.data import open
+
+# Loaded when first used, so that `import headwater` costs nothing.
+_WHERE = {
+    "adapt": "headwater.api.adapt",
+    "doctor": "headwater.api.doctor",
+    "embed": "headwater.api.embed",
+    "evaluate": "headwater.api.evaluate",
+    "load": "headwater.api.encoders",
+    "open": "headwater.data",
+    "pretrain": "headwater.api.pretrain",
+    "systems": "headwater.api.catalogue",
+    "verify_resume": "headwater.api.verify",
+}
+
+__all__ = ["adapt", "doctor", "embed", "evaluate", "load", "open", "pretrain", "systems", "verify_resume"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'headwater' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), "names" if name == "systems" else name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,128 @@
+"""What an encoder is measured against: raw values, their principal components, itself untrained, itself from scratch."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from torch.nn import functional as F
+
+from headwater.api.encoders import Pretrained
+from headwater.api.recipe import kit_for
+from headwater.api.verdict import Budget, Row, row
+from headwater.core.errors import RequestError
+from headwater.core.rng import mix
+from headwater.core.types import Ragged
+from headwater.core.verbs import Encoder
+from headwater.data.loader import Loader
+from headwater.data.source import Source, Subset
+from headwater.engine.embed import vectors
+from headwater.engine.fit import FitConfig, fit
+from headwater.engine.log import Progress
+from headwater.engine.optimise import AdamW
+from headwater.methods.supervise import classify
+
+Array = NDArray[Any]
+BASELINES = ("raw", "pca", "random", "scratch")
+RAW_SIDE = 32  # pixels: raw pictures larger than this are shrunk to it, and the table says so
+
+
+@dataclass
+class Task:
+    """One data set split once: features by contender, labels, and the draws all of them share."""
+
+    pool: Source
+    test: Source
+    draws: dict[Budget, list[Array]]
+    features: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    regression: bool = False
+
+    def labels(self) -> tuple[Array, Array]:
+        assert self.pool.labels is not None and self.test.labels is not None
+        return self.pool.labels, self.test.labels
+
+
+def encode(task: Task, encoder: Encoder, pretrained: Pretrained, device: str, workers: int) -> tuple[Array, Array]:
+    return tuple(_vectors(encoder, s, pretrained, device, workers) for s in (task.pool, task.test))  # type: ignore[return-value]
+
+
+def _vectors(encoder: Encoder, source: Source, pretrained: Pretrained, device: str, workers: int) -> Array:
+    made, kept = vectors(encoder, Loader(source, 256, workers=workers), len(source), pretrained.prepare, device)
+    if len(kept) < len(source):
+        raise RequestError(
+            f"{source.name}: {len(source) - len(kept)} items do not decode; `headwater doctor` names them."
+        )
+    return made
+
+
+def raw(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:
+    """The prepared values themselves, flattened; missing cells are 0 after standardising, the mean."""
+    title = "raw pixels" if pretrained.modality == "image" else "raw values"
+    side = (pretrained.card.preprocessing.get("size") or [0])[0]
+    if side > RAW_SIDE:
+        title = f"raw pixels ({RAW_SIDE} x {RAW_SIDE})"
+    return title, tuple(_flat(s, pretrained, side, workers) for s in (task.pool, task.test))  # type: ignore[return-value]
+
+
+def _flat(source: Source, pretrained: Pretrained, side: int, workers: int) -> Array:
+    parts = []
+    for _, batch in Loader(source, 256, workers=workers).ordered(range(len(source))):
+        x = pretrained.prepare(batch.x[pretrained.modality])
+        x = x.values if isinstance(x, Ragged) else x
+        x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        parts.append((F.adaptive_avg_pool2d(x, RAW_SIDE) if side > RAW_SIDE else x).flatten(1))
+    return torch.cat(parts).nan_to_num(0.0).numpy()
+
+
+def pca(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:
+    _, (pool, test) = raw(task, pretrained, seed, workers)
+    n = min(32, pool.shape[1], len(pool) - 1)
+    fitted = PCA(n, svd_solver="randomized" if pool.shape[1] > 500 else "full", random_state=seed).fit(pool)
+    return f"PCA ({n})", (fitted.transform(pool), fitted.transform(test))
+
+
+def random(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:
+    return "untrained encoder", encode(task, untrained(pretrained, seed), pretrained, "cpu", workers)
+
+
+def untrained(pretrained: Pretrained, seed: int) -> Encoder:
+    """The same architecture with fresh weights and the same normalisation of its input."""
+    torch.manual_seed(mix(seed, "untrained"))
+    encoder: Encoder = pretrained.card.architecture.build()
+    moments = {k: v for k, v in pretrained.encoder.state_dict().items() if ".normalise." in f".{k}"}
+    encoder.load_state_dict(moments, strict=False)
+    return encoder
+
+
+def scratch(task: Task, pretrained: Pretrained, seed: int, device: str, progress: Progress | None) -> Iterator[Row]:
+    """The same network, from fresh weights, on the drawn labels alone, with the views that suit the data."""
+    modality = pretrained.modality
+    y_test = task.labels()[1]
+    spec = task.pool.spec[modality]
+    side = pretrained.card.preprocessing.get("size")
+    facts = {modality: {**spec, "size": tuple(side)} if side else dict(spec)}
+    config = replace(classify.SMALL, classes=len(task.pool.classes)).viewed(kit_for(modality, facts))
+    done = 0
+    if progress is not None:
+        progress.begin("training from scratch", sum(len(d) for d in task.draws.values()))
+    for budget, draws in task.draws.items():
+        started, values = time.monotonic(), []
+        for i, draw in enumerate(draws):
+            method = config.build({modality: untrained(pretrained, seed + i)})
+            few = Subset(task.pool, draw)
+            size = min(128, len(few))
+            steps = min(400, max(60, 20 * len(few) // size))
+            recipe = FitConfig(
+                steps=steps, batch_size=size, optimiser=AdamW(rate=2e-3), seed=mix(seed, budget, i) % 2**31
+            )
+            fit(method, Loader(few, size, seed=seed + i), recipe, device=device)
+            guess = _vectors(classify.Scorer(method), task.test, pretrained, device, 2).argmax(1)
+            values.append(float((guess == y_test).mean()))
+            done += 1
+            if progress is not None:
+                progress.show(done, {"": f"{budget} labels"})
+        yield row("trained from scratch", "fine-tuned", budget, values, len(y_test), time.monotonic() - started)

@@ -1,0 +1,176 @@
+"""`hw.evaluate`: did pre-training help on this data? The same test items, the same label draws, honest rivals.
+
+Rivals: the raw values, their principal components, the same network untrained, and the same network trained from
+scratch on just those labels. Every one meets the same draws, so differences are paired.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from headwater.api import contenders, run
+from headwater.api.contenders import BASELINES, Array, Task
+from headwater.api.encoders import Pretrained, load
+from headwater.api.verdict import OURS, Budget, Row, row, verdict
+from headwater.core.errors import RequestError, unknown
+from headwater.core.rng import mix
+from headwater.data import open as open_data
+from headwater.data.source import Source, Subset, duplicates, split
+from headwater.engine.log import Progress
+from headwater.methods.assess.knn import KNN
+from headwater.methods.assess.linear_probe import LinearProbe
+
+
+def evaluate(
+    encoder: Any,
+    data: Any,
+    *,
+    labels: str | None = None,
+    labels_per_class: Sequence[Budget] = (1, 5, 10, "all"),
+    baselines: Sequence[str] = BASELINES,
+    draws: int = 5,
+    test: float = 0.28,
+    seed: int | None = None,
+    device: str = "cpu",
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure an encoder on labelled data at several label budgets, against `baselines` (raw, pca, random, scratch).
+
+    encoder   a Pretrained, or the path of a run or encoder folder
+    test      the share of items tested on; split by `seed`, which is the run's own unless given, so that items a run
+              held out are the ones tested on
+
+    Returns what `evaluation.json` holds: rows of mean accuracy (R2 for numeric targets) with 95 % intervals, and a
+    verdict in words. An encoder loaded from a run folder has it written there, and the report drawn anew.
+    """
+    pretrained = encoder if isinstance(encoder, Pretrained) else load(encoder)
+    for name in baselines:
+        if name not in BASELINES:
+            raise unknown("baseline", name, BASELINES)
+    provenance = pretrained.card.provenance
+    seed = int(provenance.get("seed", 0)) if seed is None else seed
+    held = float(provenance.get("holdout", 0.0))
+    source = labelled(open_data(data, labels=labels), pretrained)
+    pool, tested = split(source, held or test, seed)
+    task = _task(pool, tested, labels_per_class, draws, seed)
+    made_by = {"raw": contenders.raw, "pca": contenders.pca, "random": contenders.random}
+    for name in baselines:
+        if name in made_by:
+            title, made = made_by[name](task, pretrained, seed, workers)
+            task.features[title] = made
+    task.features[OURS] = contenders.encode(task, pretrained.encoder, pretrained, device, workers)
+    rows = list(_probe_all(task, seed, progress))
+    if "scratch" in baselines and not task.regression:
+        rows += contenders.scratch(task, pretrained, seed, device, progress)
+    same = source.fingerprint == provenance.get("fingerprint")
+    result = {
+        "data": {
+            "name": source.name,
+            "n_pool": len(pool),
+            "n_test": len(tested),
+            "classes": list(source.classes),
+            "fingerprint": source.fingerprint,
+            "duplicates_across": len(duplicates(pool, tested)),
+            "seen_unlabelled": same and not held,
+        },
+        "metric": "r2" if task.regression else "accuracy",
+        "budgets": list(task.draws),
+        "draws": draws,
+        "rows": rows,
+        "verdict": verdict(rows, list(task.draws)),
+    }
+    if progress is not None:
+        progress.end()
+    _record(pretrained, result)
+    return result
+
+
+def labelled(source: Source, pretrained: Pretrained) -> Source:
+    """The part of the data that has labels, once it is clear that the encoder can read it."""
+    if pretrained.modality not in source.modalities:
+        raise RequestError(
+            f"The encoder reads {pretrained.modality} and {source.name} holds {', '.join(source.modalities)}."
+        )
+    if source.labels is None:
+        raise RequestError(
+            f"{source.name} has no labels to evaluate with; name them with --labels (a CSV file, or a column of a table)."
+        )
+    known = np.isfinite(source.labels) if source.labels.dtype.kind == "f" else source.labels >= 0
+    return source if known.all() else Subset(source, np.flatnonzero(known))
+
+
+def _task(pool: Source, test: Source, budgets: Sequence[Budget], draws: int, seed: int) -> Task:
+    assert pool.labels is not None
+    regression = not pool.classes
+    rng = np.random.default_rng(mix(seed, "draws"))
+    chosen: dict[Budget, list[Array]] = {}
+    for budget in budgets:
+        if budget == "all":
+            chosen[budget] = [np.arange(len(pool))]
+        elif regression:
+            chosen[budget] = [rng.permutation(len(pool))[: int(budget) * 10] for _ in range(draws)]
+        else:
+            chosen[budget] = [balanced(pool.labels, int(budget), rng) for _ in range(draws)]
+    return Task(pool, test, chosen, regression=regression)
+
+
+def balanced(labels: Array, per_class: int, rng: np.random.Generator) -> Array:
+    """`per_class` items of every class at random. Raises RequestError when a class has fewer."""
+    picks = []
+    for c in np.unique(labels):
+        members = np.flatnonzero(labels == c)
+        if len(members) < per_class:
+            raise RequestError(
+                f"{per_class} labels per class were asked for, and class {c} has {len(members)} in the training part; "
+                "ask for fewer (--labels-per-class)."
+            )
+        picks.append(rng.permutation(members)[:per_class])
+    return np.sort(np.concatenate(picks))
+
+
+def _probe_all(task: Task, seed: int, progress: Progress | None) -> Iterator[Row]:
+    probes: dict[str, Any] = {"linear": LinearProbe(random_state=seed), "knn": KNN()}
+    if task.regression:
+        probes = {
+            "linear": make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))),
+            "knn": make_pipeline(StandardScaler(), KNeighborsRegressor(10)),
+        }
+    y_pool, y_test = task.labels()
+    done = 0
+    if progress is not None:
+        progress.begin("probe", len(task.features) * len(probes) * len(task.draws))
+    for title, (pool, test) in task.features.items():
+        for name, probe in probes.items():
+            for budget, draws in task.draws.items():
+                started = time.monotonic()
+                guesses = [clone(probe).fit(pool[d], y_pool[d]).predict(test) for d in draws]
+                done += 1
+                if progress is not None:
+                    progress.show(done, {"": f"{title}, {name}, {budget} labels"})
+                yield row(
+                    title,
+                    name,
+                    budget,
+                    [_score(task, y_test, g) for g in guesses],
+                    len(y_test),
+                    time.monotonic() - started,
+                )
+
+
+def _score(task: Task, truth: Array, guess: Array) -> float:
+    return float(r2_score(truth, guess)) if task.regression else float((guess == truth).mean())
+
+
+def _record(pretrained: Pretrained, result: dict[str, Any]) -> None:
+    folder = pretrained.path.parent
+    if (folder / run.RUN).is_file():
+        run.write_json(folder / "evaluation.json", result)

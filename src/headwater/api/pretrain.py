@@ -1,0 +1,249 @@
+"""`hw.pretrain`: from a method's name and some data to a run folder with an encoder in it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.api import catalogue, run
+from headwater.api.encoders import Pretrained, load, prepare
+from headwater.api.override import flat, override
+from headwater.api.recipe import Recipe, recipe_for
+from headwater.core.errors import RequestError, unknown
+from headwater.core.rng import Rng, mix
+from headwater.core.types import Input
+from headwater.core.verbs import Encoder, Method
+from headwater.data import open as open_data
+from headwater.data.doctor import examine, statistics
+from headwater.data.loader import Loader
+from headwater.data.source import Source, split
+from headwater.engine.artefact import Card, save_encoder, versions
+from headwater.engine.distributed import World, join
+from headwater.engine.fit import FitConfig, Outcome, fit
+from headwater.engine.log import Progress
+from headwater.parts.views import View, Views
+from headwater.report.page import render
+from headwater.report.pictures import views_picture
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished, or stopped, run."""
+
+    path: Path
+    outcome: Outcome
+
+    @property
+    def encoder(self) -> Pretrained:
+        return load(self.path)
+
+
+def pretrain(
+    method: str,
+    data: Any,
+    *,
+    out: str | Path,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    encoder: str = "",
+    labels: str | None = None,
+    holdout: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int = 2,
+    resume: bool = False,
+    set: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Run:
+    """Pre-train an encoder by the method of that name.
+
+    data      a path, URL, built-in name, arrays or a Source (see `hw.open`)
+    holdout   the share of the data that pre-training never sees, split as `evaluate` will split it
+    encoder   an architecture by name, such as vit-small/8; the default suits the data
+    set       changes to the recipe, each `path.to.field=value`
+
+    Raises RequestError for a request that cannot be met and WorkError when the work fails. A run that is killed is
+    resumed by the same call with `resume=True`, and ends with the same bits.
+    """
+    module = learned(method)
+    source = open_data(data, labels=labels)
+    seen = split(source, holdout, seed)[0] if holdout else source
+    recipe = recipe_for(module, source.spec, len(seen), len(source.classes), encoder)
+    recipe = _with(recipe, seed=seed, steps=steps, batch_size=batch_size, precision=precision)
+    recipe = override(recipe, set)
+    folder, world, where = Path(out), join(), pick_device(device)
+    diagnosis = examine(source, workers=workers)
+    identity = {
+        "method": catalogue.short(module.__name__),
+        "recipe": flat(recipe),
+        "seed": seed,
+        "holdout": holdout,
+        "fingerprint": source.fingerprint,
+    }
+    model = build(module, recipe, seen, seed)
+    if world.main:
+        run.claim(folder, identity, resume)
+        facts = {"name": source.name, "fingerprint": source.fingerprint, "n": len(source), "summary": diagnosis.lines()}
+        run.add(
+            folder,
+            data=facts,
+            versions=versions(),
+            device=str(where),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+    world.barrier()
+    loader = _loader(seen, recipe.fit, world, workers)
+    started = time.monotonic()
+    outcome = fit(
+        model,
+        loader,
+        recipe.fit,
+        out=folder,
+        resume=resume,
+        device=where,
+        probe=probe(seen, recipe, seed),
+        progress=progress,
+        facts=lambda: {"unreadable": len(loader.bad)} if loader.bad else {},
+    )
+    if world.main:
+        _finish(folder, model, recipe, seen, identity, outcome, loader, time.monotonic() - started)
+    return Run(folder, outcome)
+
+
+def learned(method: str) -> ModuleType:
+    """The module of a method that learns by gradient from unlabelled data or labels."""
+    module = catalogue.load(method)
+    if catalogue.method_class(module) is None:
+        kind = catalogue.folder(module.__name__.removeprefix(catalogue.PREFIX))
+        possible = sorted(catalogue.short(n) for n in catalogue.methods())
+        raise RequestError(
+            f"{method!r} is one of the {kind} methods and does not pre-train; these do: {', '.join(possible)}."
+        )
+    return module
+
+
+def build(module: ModuleType, recipe: Recipe, source: Source, seed: int) -> Method:
+    """The method with fresh encoders that know the mean and deviation of the data."""
+    torch.manual_seed(mix(seed, "weights"))
+    moments = statistics(source, seed=seed)
+    encoders = {m: fresh(config, moments.get(m)) for m, config in recipe.encoder.items()}
+    method: Method = recipe.method.build(encoders)
+    return method
+
+
+def fresh(config: Any, moments: tuple[Tensor, Tensor] | None) -> Encoder:
+    """An untrained encoder of this architecture, drawn from torch's generator, normalising by these moments."""
+    encoder: Encoder = config.build()
+    holder = getattr(encoder, "tokenizer", encoder)
+    if moments is not None and hasattr(holder, "normalise"):
+        holder.normalise.set(*moments)
+    return encoder
+
+
+def probe(source: Source, recipe: Recipe, seed: int, n: int = 256) -> dict[str, Input]:
+    """A fixed batch for the health check."""
+    chosen = range(min(n, len(source)))
+    _, batch = next(iter(Loader(source, len(chosen), seed=seed).ordered(chosen)))
+    return {m: prepare(x, preprocessing(m, recipe)) for m, x in batch.x.items()}
+
+
+def preprocessing(modality: str, recipe: Recipe) -> dict[str, Any]:
+    return {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre"} if modality == "image" else {}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one; under torchrun each process takes its own."""
+    if name == "auto":
+        return (
+            torch.device("cuda", join().rank % torch.cuda.device_count())
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0"]) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RequestError("--device cuda: torch finds no GPU here; use --device cpu.")
+    return device
+
+
+def _with(recipe: Recipe, *, seed: int, steps: int | None, batch_size: int | None, precision: str) -> Recipe:
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise unknown("precision", precision, ["auto", "float32", "bfloat16"])
+    given = {"steps": steps, "batch_size": batch_size}
+    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    return replace(recipe, fit=replace(recipe.fit, seed=seed, precision=precision, **changes))
+
+
+def _loader(source: Source, config: FitConfig, world: World, workers: int) -> Loader:
+    return Loader(
+        source,
+        config.batch_size,
+        seed=config.seed,
+        workers=workers,
+        shard=world.rank,
+        shards=world.size,
+        parts=config.accumulate,
+    )
+
+
+def _finish(
+    folder: Path,
+    model: Method,
+    recipe: Recipe,
+    source: Source,
+    identity: dict[str, Any],
+    outcome: Outcome,
+    loader: Loader,
+    seconds: float,
+) -> None:
+    """Write what a run leaves: encoder, health, the picture of its views, the report."""
+    made = {"done": outcome.done, "step": outcome.step, "verdict": asdict(outcome.verdict)}
+    run.add(folder, outcome=made, seconds=seconds)
+    run.write_json(folder / "health.json", made["verdict"])
+    if loader.bad:
+        run.write_json(folder / "unreadable.json", sorted(loader.bad.items()))
+    if not outcome.done:
+        return
+    encoders = model.encoders()
+    kept = {k: v for k, v in identity.items() if k != "recipe"}
+    for modality, encoder in encoders.items():
+        at = folder / "encoder" / modality if len(encoders) > 1 else folder / "encoder"
+        provenance = {**kept, "data": source.name, "steps": outcome.step, "versions": versions()}
+        save_encoder(at, encoder, Card(recipe.encoder[modality], preprocessing(modality, recipe), provenance))
+    _picture(folder, recipe, source)
+    render(folder)
+
+
+def _picture(folder: Path, recipe: Recipe, source: Source, n: int = 8) -> None:
+    """What the method saw: some samples beside their views."""
+    if not {"image", "series"} & {*source.modalities}:
+        return
+    modality = "image" if "image" in source.modalities else "series"
+    _, batch = next(iter(Loader(source, n).ordered(range(min(n, len(source))))))
+    x, rng = batch.x[modality], Rng(0)
+    shown = prepare(x, preprocessing(modality, recipe))
+    if not isinstance(shown, Tensor):
+        return
+    columns = [("as it is", shown if shown.is_floating_point() else shown / 255)]
+    for made in views_of(recipe.method, x, rng):
+        columns.append((f"view {len(columns)}", made))
+    views_picture(columns[:7], folder / "views.png")
+
+
+def views_of(config: Any, x: Input, rng: Rng) -> list[Tensor]:
+    """The views that a method's configuration would make of a batch."""
+    one, several = getattr(config, "view", None), getattr(config, "views", None)
+    if isinstance(one, View):
+        return [one(x, rng) for _ in range(2)]
+    if isinstance(several, tuple):
+        return [view(x, rng) for view in several]
+    return several(x, rng) if isinstance(several, Views) else []

@@ -1,0 +1,94 @@
+"""What to run on given data when the user says nothing: encoder, views, input size and length of training.
+
+Every choice is a function of a few facts about the data and is written into `run.json`, so it can be seen and, with
+`--set`, changed. Pictures up to 64 pixels, series and tables take each method's SMALL; larger pictures take its
+published defaults.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from headwater.api import catalogue
+from headwater.core.errors import RequestError
+from headwater.engine.fit import FitConfig
+from headwater.engine.optimise import AdamW
+from headwater.parts.architectures import EncoderConfig, named
+from headwater.parts.views import Crop, kit
+from headwater.parts.views.recipes import dino_views, simclr_view
+
+SMALL_PICTURE = 64  # pixels: up to this side, pictures are seen whole and whatever their grain
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a run beside the data. `method` is the method's own Config; `encoder` maps each modality to its
+    architecture; `size` is the side in pixels at which the encoder sees pictures (0 for other data)."""
+
+    method: Any
+    encoder: Mapping[str, EncoderConfig]
+    fit: FitConfig
+    size: int = 0
+
+
+def recipe_for(
+    module: ModuleType, spec: Mapping[str, Mapping[str, Any]], n: int, n_classes: int, encoder: str = ""
+) -> Recipe:
+    """The default recipe of a method for data with this `spec` (see `Source.spec`) and `n` items."""
+    size = picture_size(spec["image"]) if "image" in spec else 0
+    facts = {m: {**f, "size": (size, size)} if m == "image" else dict(f) for m, f in spec.items()}
+    small = "image" not in spec or size <= SMALL_PICTURE
+    config = module.SMALL if small else module.Config()
+    if not (size == 224 and facts["image"]["channels"] == 3):
+        config = config.viewed(kit_for(next(iter(facts)), facts))
+    if hasattr(config, "classes"):
+        if n_classes < 2:
+            raise RequestError(
+                f"{module.__name__.rsplit('.', 1)[-1]} learns from labels; this data has {n_classes} classes."
+            )
+        config = replace(config, classes=n_classes)
+    method = catalogue.method_class(module)
+    assert method is not None
+    encoders = {m: named(encoder or encoder_for(m, f, method.tokens), m, f) for m, f in facts.items()}
+    return Recipe(config, encoders, fit_for(small, n), size)
+
+
+def picture_size(facts: Mapping[str, Any]) -> int:
+    """The side at which an encoder sees pictures: their own when all share a small one, otherwise 224."""
+    if facts["size"] is None:
+        return 224
+    side = min(facts["size"])
+    return side if side <= SMALL_PICTURE else min(224, side // 32 * 32)
+
+
+def encoder_for(modality: str, facts: Mapping[str, Any], tokens: bool) -> str:
+    if modality == "image":
+        side = min(facts["size"])
+        if side > SMALL_PICTURE:
+            return "vit-small" if tokens else "resnet-18"
+        return "vit-micro" if tokens else ("resnet-micro" if side <= 16 else "resnet-nano")
+    if modality == "series" and not tokens and facts["length"] is not None:
+        return "resnet-nano"
+    return "vit-micro"
+
+
+def kit_for(modality: str, facts: Mapping[str, Mapping[str, Any]]) -> kit.ViewKit:
+    if "image" in facts:
+        (side, _), channels = facts["image"]["size"], facts["image"]["channels"]
+        if side <= SMALL_PICTURE or channels != 3:
+            return kit.small_pictures(side, channels)
+        crops = dino_views(side, max(32, side * 3 // 7 // 16 * 16))
+        assert isinstance(crops.large, tuple)
+        return kit.ViewKit(
+            weak=Crop(side, (0.2, 1.0)), strong=simclr_view(side), large=crops.large[0], small=crops.small
+        )
+    return kit.series(facts["series"]["length"] or 0) if modality == "series" else kit.table()
+
+
+def fit_for(small: bool, n: int) -> FitConfig:
+    """Small data trains for about half a minute on two cores; batches never exceed the data."""
+    batch = min(256, 1 << max(1, n.bit_length() - 1))
+    if small:
+        return FitConfig(steps=1000, batch_size=batch, optimiser=AdamW(rate=2e-3, weight_decay=1e-4))
+    return FitConfig(steps=20_000, batch_size=batch, optimiser=AdamW(rate=5e-4))

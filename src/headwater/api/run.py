@@ -1,0 +1,70 @@
+"""The run folder: the whole truth of a run, which can be moved."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import RequestError, WorkError
+
+RUN = "run.json"
+
+
+def claim(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
+    """Take a folder for a run, or recognise in it the very run to go on with.
+
+    `identity` is what must not change between the two: method, recipe, seed, fingerprint of the data.
+    """
+    path = out / RUN
+    if not path.exists():
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise RequestError(f"--out {out} exists and is not a run folder; name a new folder.")
+        if resume:
+            raise RequestError(f"--resume: there is no run at {out} (no {RUN}).")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkError(f"--out {out} cannot be made: {error.strerror}.") from error
+        write_json(path, dict(identity))
+        return
+    if not resume:
+        raise RequestError(f"--out {out} holds another run; add --resume to go on with it, or name another folder.")
+    held = read(out)
+    for key, value in identity.items():
+        if held.get(key) != value:
+            raise RequestError(f"--resume: the run at {out} has {_difference(key, held.get(key), value)}.")
+
+
+def read(out: Path) -> dict[str, Any]:
+    """run.json of a run folder. Raises RequestError when the folder is not one."""
+    path = out / RUN
+    if not path.is_file():
+        raise RequestError(f"{out} is not a run folder (no {RUN}).")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise RequestError(f"{path} is damaged: it is not JSON.") from error
+    return found
+
+
+def add(out: Path, **facts: Any) -> None:
+    """Add facts to run.json."""
+    write_json(out / RUN, {**read(out), **facts})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    aside = path.with_name(f".writing-{path.name}")
+    try:
+        aside.write_text(json.dumps(content, indent=1))
+        os.replace(aside, path)
+    except OSError as error:
+        raise WorkError(f"Writing {path} failed: {error.strerror}.") from error
+
+
+def _difference(key: str, held: Any, asked: Any) -> str:
+    if isinstance(held, list) and isinstance(asked, list):
+        lines = [f"{a!s} and not {b!s}" for a, b in zip(held, asked, strict=False) if a != b]
+        return f"another {key}: {lines[0] if lines else 'of another length'}"
+    return f"{key} {held!r}, and not {asked!r}"

@@ -1,0 +1,115 @@
+"""The values that flow between the parts.
+
+Shapes, everywhere: b batch, n tokens, d width, k classes or kept tokens, m dropped tokens, p values of a patch,
+c channels, h height, w width, t time, r rank of a grid (1 series, 2 images, 3 video and volumes).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from headwater.core.rng import Rng
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Samples of unequal size in one tensor: `values[i]` is filled up to `extent[i]` along its last r axes.
+
+    Images decoded at their own sizes, series and texts of their own lengths. Stands wherever a batch tensor may stand.
+    """
+
+    values: Tensor
+    extent: Int[Tensor, "b r"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Ragged":
+        return Ragged(
+            self.values.to(device, non_blocking=non_blocking), self.extent.to(device, non_blocking=non_blocking)
+        )
+
+
+Input = Tensor | Ragged
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one or more modalities; everything in it has the same first axis. `y` holds labels, if any."""
+
+    x: Mapping[str, Input]
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.x.values())))
+
+    def to(self, device: torch.device | str) -> "Batch":
+        x = {m: v.to(device, non_blocking=True) for m, v in self.x.items()}
+        return Batch(x, None if self.y is None else self.y.to(device, non_blocking=True))
+
+
+def alone(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands: all that a method may know of the loop.
+
+    progress   0 at the first step, 1 at the last
+    gather     rows of this process -> rows of all of them, gradient included; the identity on one process
+    """
+
+    rng: Rng
+    progress: float = 0.0
+    gather: Callable[[Tensor], Tensor] = alone
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A scalar to minimise, numbers to log (never `.item()`: reading them is the logger's business), and what
+    `after_step` will need.
+
+    Three metric names mean something to the health check: `chance` (the loss of a model that knows nothing, such as
+    ln K), `teacher_entropy` and `teacher_entropy_max`.
+    """
+
+    value: Float[Tensor, ""]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    carry: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A split of n positions into the seen and the hidden, per sample: every position stands in one of the two."""
+
+    keep: Int[Tensor, "b k"]
+    drop: Int[Tensor, "b m"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A set of tokens per sample. `valid` is False on padding and on what is missing; None means all are real.
+
+    `place` holds the coordinates of each token on its grid, in units of patches.
+    """
+
+    x: Float[Tensor, "b n d"]
+    valid: Bool[Tensor, "b n"] | None
+    place: Float[Tensor, "b n r"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder says: one vector per token (in the order asked for) and one per sample.
+
+    `prefix` holds the outputs of class and register tokens, `valid` is as in `Tokens`.
+    """
+
+    tokens: Float[Tensor, "b n d"]
+    pooled: Float[Tensor, "b d"]
+    prefix: Float[Tensor, "b q d"] | None = None
+    valid: Bool[Tensor, "b n"] | None = None

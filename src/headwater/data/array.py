@@ -1,0 +1,166 @@
+"""NumPy arrays, torch tensors and .npy/.npz files.
+
+The number of axes says what they are: [n columns] a table, [n c t] series, [n c h w] images; also [n h w c] where the
+last axis is 1, 3 or 4 and the second is not. A pair (x, y) brings labels.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headwater.core.errors import RequestError
+from headwater.data.labels import Labels, encode
+from headwater.data.source import Source, digest
+from headwater.data.stores import Disk
+
+ENDINGS = frozenset({"npy", "npz"})
+SMALL = 1 << 28  # bytes up to which a file is read into memory at once
+MODALITIES = {1: "table", 2: "series", 3: "image"}  # by the axes of one sample
+
+
+class Memory(Source):
+    """Samples stacked in memory. `tensors` shares them with whoever wants batches by index; `read` copies."""
+
+    def __init__(
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        labels: Labels | None = None,
+        at: str = "",
+        notes: tuple[str, ...] = (),
+        extra: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.name, self.tensors, self.modalities = name, tensors, tuple(tensors)
+        self._at, self.notes, self.extra = at, notes, extra or {}
+        if labels is not None:
+            self.labels, self.classes, self.notes = labels.values, labels.classes, notes + labels.notes
+
+    def __len__(self) -> int:
+        assert self.tensors is not None
+        return len(next(iter(self.tensors.values())))
+
+    def read(self, i: int) -> dict[str, Tensor]:
+        assert self.tensors is not None
+        return {m: x[i].clone() for m, x in self.tensors.items()}
+
+    def id(self, i: int) -> str:
+        return str(i)
+
+    def path(self, i: int) -> str:
+        return self._at
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        assert self.tensors is not None
+        labels = b"" if self.labels is None else self.labels.tobytes()
+        parts = [p for m, x in self.tensors.items() for p in (f"{m}{tuple(x.shape)}{x.dtype}", x.numpy().tobytes())]
+        return digest(*parts, labels)
+
+
+class Mapped(Source):
+    """A large .npy file, memory-mapped: a sample is read when it is asked for."""
+
+    def __init__(self, name: str, array: np.ndarray, at: str) -> None:
+        self.name, self._array, self._at = name, array, at
+        self.modalities = (MODALITIES[array.ndim - 1],)
+        self._last = channels_last(array)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def read(self, i: int) -> dict[str, Tensor]:
+        return {self.modalities[0]: tensor(self._array[i], self.modalities[0], self._last)}
+
+    def id(self, i: int) -> str:
+        return str(i)
+
+    def path(self, i: int) -> str:
+        return self._at
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self._at, Disk().stamp(self._at))
+
+
+def channels_last(stack: np.ndarray) -> bool:
+    return stack.ndim == 4 and stack.shape[3] in (1, 3, 4) and stack.shape[1] not in (1, 3, 4)
+
+
+def tensor(array: np.ndarray, modality: str, last: bool = False) -> Tensor:
+    """A sample, or a stack of them, as the reader of files would give it: channels first, uint8 or float32."""
+    if last:
+        array = np.moveaxis(array, -1, -3)
+    if modality == "image" and array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif modality == "image" and array.dtype == np.uint16:
+        array = array.astype(np.float32) / np.float32(65535)
+    elif modality != "image" or array.dtype != np.uint8:
+        array = array.astype(np.float32)
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def checked(array: np.ndarray, name: str) -> np.ndarray:
+    """Raises `RequestError` for what holds no numbers, no samples, or has an unexpected number of axes."""
+    if array.dtype.kind not in "biuf":
+        raise RequestError(f"The array {name} holds {array.dtype}; numbers are expected.")
+    if array.ndim - 1 not in MODALITIES:
+        raise RequestError(
+            f"The array {name} has shape {array.shape}; expected [n columns] (a table), [n c t] (series) or "
+            f"[n c h w] or [n h w c] (images)."
+        )
+    if not array.size:
+        raise RequestError(f"The array {name} of shape {array.shape} is empty.")
+    return array
+
+
+def from_arrays(x: Any, y: Any, name: str, at: str = "") -> Memory:
+    """A stack of samples and, if y is not None, one label per sample."""
+    stack = checked(plain(x), name)
+    modality = MODALITIES[stack.ndim - 1]
+    values = tensor(stack, modality, channels_last(stack))
+    return Memory(name, {modality: values}, labels_of(y, len(values), name), at)
+
+
+def labels_of(y: Any, n: int, name: str) -> Labels | None:
+    if y is None:
+        return None
+    column = plain(y)
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.shape != (n,):
+        raise RequestError(f"The labels of {name} have shape {column.shape}; one per sample is expected: ({n},).")
+    if column.dtype.kind == "O":
+        column = np.array([str(v) for v in column])
+    return encode(column, f"The labels of {name}")
+
+
+def plain(x: Any) -> np.ndarray:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def from_file(at: str, name: str) -> Source:
+    """A .npy file, memory-mapped if large, or an .npz file with x (and y). Nothing is unpickled."""
+    try:
+        found = np.load(at, mmap_mode="r" if at.lower().endswith("npy") else None, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise RequestError(f"The array file {at} cannot be read ({error}).") from error
+    if isinstance(found, np.ndarray):
+        array = checked(found, name)
+        return from_arrays(array, None, name, at) if array.nbytes <= SMALL else Mapped(name, array, at)
+    with found:
+        arrays: Mapping[str, np.ndarray] = found
+        key = "x" if "x" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
+        if key is None:
+            raise RequestError(
+                f"The file {at} holds {', '.join(sorted(arrays)) or 'nothing'}; x, and y for labels, are expected."
+            )
+        try:
+            return from_arrays(arrays[key], arrays.get("y") if key == "x" else None, name, at)
+        except ValueError as error:
+            if isinstance(error, RequestError):
+                raise
+            raise RequestError(f"The array file {at} cannot be read ({error}).") from error

@@ -1,0 +1,302 @@
+"""What is in the data, what is broken, and what reading it costs."""
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headwater.core.errors import RequestError, Unreadable
+from headwater.data.source import Source, content
+
+FLAT = 0.01  # an item whose spread is below this share of the usual spread is near-constant
+SLICE = 16  # items decoded ahead: a few, since one may be a hundred megabytes
+SHOWN = 3  # examples named per line
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One modality of the sample. Values are on the float scale: uint8 divided by 255.
+
+    sizes, channels, dtypes   how many items have each, such as {"375 x 500": 12}
+    mean, std                 per channel (per column of a table), of the items with the usual number of channels
+    missing                   NaN cells per column, of tables; of the whole table if it lies in memory
+    constant                  ids of near-constant items (columns, for tables)
+    """
+
+    sizes: Mapping[str, int]
+    channels: Mapping[str, int]
+    dtypes: Mapping[str, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    missing: Mapping[str, int]
+    constant: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `examine` found.
+
+    rate        items decoded per second by `workers` threads
+    imbalance   the size of the largest class over that of the smallest
+    unlabelled  items without a label; None if the data have no labels at all
+    duplicates  pairs of ids with equal content
+    left_out    columns of a table that are not used
+    """
+
+    name: str
+    items: int
+    sampled: int
+    workers: int
+    modalities: Mapping[str, Facts]
+    unreadable: tuple[tuple[str, str], ...]
+    duplicates: tuple[tuple[str, str], ...]
+    classes: Mapping[str, int]
+    imbalance: float | None
+    unlabelled: int | None
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+    rate: float
+
+    def lines(self) -> list[str]:
+        """A few lines in plain words."""
+        part = "all of them" if self.sampled == self.items else f"{self.sampled} of them"
+        out = [f"{self.name}: {self.items:,} items of {' and '.join(self.modalities)}; looked at {part}."]
+        for modality, facts in self.modalities.items():
+            shape = f"{_most(facts.sizes)}; channels {_most(facts.channels)}" if facts.channels else _most(facts.sizes)
+            out.append(f"{modality}: {shape}; {_most(facts.dtypes)}.")
+            if 0 < len(facts.mean) <= 4:
+                out.append(f"  mean {_numbers(facts.mean)}, standard deviation {_numbers(facts.std)} per channel.")
+            if facts.missing:
+                cells = sum(facts.missing.values())
+                out.append(
+                    f"  missing cells: {cells:,} in {len(facts.missing)} columns; most in {_most(facts.missing)}."
+                )
+            if facts.constant:
+                what = "columns" if modality == "table" else "items"
+                out.append(f"  near-constant {what}: {len(facts.constant)}, such as {_few(facts.constant)}.")
+        if self.unreadable:
+            shown = "; ".join(f"{item} ({why})" for item, why in self.unreadable[:SHOWN])
+            out.append(f"unreadable: {len(self.unreadable)} of {self.sampled}: {shown}{_more(self.unreadable)}.")
+        if self.duplicates:
+            one, other = self.duplicates[0]
+            out.append(f"exact duplicates: {len(self.duplicates)}, such as {one} = {other}.")
+        if self.unlabelled is None:
+            out.append("labels: none.")
+        elif self.classes:
+            ratio = f"; the largest {self.imbalance:.1f} times the smallest" if self.imbalance else ""
+            kinds = f"{len(self.classes)} classes ({_most(self.classes)})"
+            out.append(f"labels: {kinds}{ratio}; {self.unlabelled:,} items without.")
+        else:
+            out.append(f"labels: numbers to regress; {self.unlabelled:,} items without.")
+        out += self.notes
+        out.append(f"reading: {self.rate:,.0f} items/s with {self.workers} threads.")
+        return out
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+def _few(values: tuple[str, ...]) -> str:
+    return ", ".join(values[:SHOWN])
+
+
+def _more(values: tuple[Any, ...]) -> str:
+    return f"; and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    if len(counts) == 1:
+        return next(iter(counts))
+    common = Counter(counts).most_common(SHOWN)
+    rest = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    return ", ".join(f"{value}: {count:,}" for value, count in common) + rest
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{v:.3f}" for v in values)
+
+
+def _sample(source: Source, sample: int, seed: int) -> np.ndarray:
+    n = len(source)
+    if sample >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
+
+
+def _read(source: Source, at: np.ndarray, workers: int) -> Iterator[tuple[int, dict[str, Tensor] | Unreadable]]:
+    def one(i: int) -> dict[str, Tensor] | Unreadable:
+        try:
+            return source.read(i)
+        except Unreadable as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(at), SLICE):
+            part = [int(i) for i in at[start : start + SLICE]]
+            yield from zip(part, list(pool.map(one, part)), strict=True)  # all of them, so that waiting can be timed
+
+
+class _Moments:
+    """Running count, mean and sum of squares per channel, NaN passed over (Chan et al.'s pairwise update)."""
+
+    def __init__(self, channels: int) -> None:
+        self.count, self.mean, self.square = (torch.zeros(channels, dtype=torch.float64) for _ in range(3))
+
+    def add(self, x: Tensor) -> Tensor:
+        """Takes one sample [c ...]; returns its own standard deviation over all values."""
+        flat = x.reshape(x.shape[0], -1)
+        if x.dtype == torch.uint8:  # a histogram is exact, and much faster than sums in float64
+            scale = torch.arange(256, dtype=torch.float64) / 255
+            counts = torch.stack([torch.bincount(row, minlength=256) for row in flat]).double()
+            count = counts.sum(1)
+            mean = counts @ scale / count.clamp(min=1)
+            square = (counts * (scale - mean[:, None]).square()).sum(1)
+        else:
+            wide, valid = flat.double(), ~flat.isnan()
+            count = valid.sum(1)
+            mean = torch.where(valid, wide, 0).sum(1) / count.clamp(min=1)
+            square = torch.where(valid, wide - mean[:, None], 0).square().sum(1)
+        total = self.count + count
+        shift = mean - self.mean
+        share = count / total.clamp(min=1)
+        self.square += square + shift.square() * self.count * share
+        self.mean += shift * share
+        self.count = total
+        return (square.sum() / count.sum().clamp(min=1)).sqrt()
+
+    def std(self) -> Tensor:
+        return (self.square / self.count.clamp(min=1)).sqrt()
+
+
+def statistics(source: Source, sample: int = 1024, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """(mean, std), float32 [c], by modality: per channel of images and series, per column of tables (missing cells
+    passed over), on the float scale (uint8 divided by 255). A channel that never changes gets the std 1, so that it can
+    be divided by. Text has none. Raises RequestError where channels are mixed or nothing is readable."""
+    found: dict[str, _Moments] = {}
+    for i, item in _read(source, _sample(source, sample, seed), 2):
+        if isinstance(item, Unreadable):
+            continue
+        for modality, x in item.items():
+            if modality == "text":
+                continue
+            moments = found.setdefault(modality, _Moments(x.shape[0]))
+            if len(moments.mean) != x.shape[0]:
+                raise RequestError(
+                    f"Item {source.id(i)} of {source.name} has {x.shape[0]} channels where others have "
+                    f"{len(moments.mean)}; normalisation needs one number of channels."
+                )
+            moments.add(x)
+    if not found and "text" not in source.modalities:
+        raise RequestError(f"No readable item was found in {source.name}; the doctor lists what is wrong with each.")
+    return {m: (f.mean.float(), torch.where(f.std() > 0, f.std(), 1.0).float()) for m, f in found.items()}
+
+
+class _Tally:
+    """Facts of one modality, gathered item by item."""
+
+    def __init__(self, modality: str) -> None:
+        self.modality = modality
+        self.sizes, self.channels, self.dtypes = Counter[str](), Counter[str](), Counter[str]()
+        self.moments: dict[int, _Moments] = {}
+        self.spreads: list[tuple[str, float]] = []
+        self.missing: Tensor | None = None
+
+    def add(self, item: str, x: Tensor) -> None:
+        self.dtypes[str(x.dtype).removeprefix("torch.")] += 1
+        if self.modality in ("table", "text"):
+            self.sizes[f"{len(x)} {'columns' if self.modality == 'table' else 'tokens'}"] += 1
+        else:
+            self.sizes[" x ".join(map(str, x.shape[1:]))] += 1
+            self.channels[str(x.shape[0])] += 1
+        if self.modality == "text":
+            return
+        spread = self.moments.setdefault(x.shape[0], _Moments(x.shape[0])).add(x)
+        if self.modality == "table":
+            self.missing = x.isnan().long() + (0 if self.missing is None else self.missing)
+        else:
+            self.spreads.append((item, float(spread)))
+
+    def facts(self, source: Source) -> Facts:
+        mean, std = torch.zeros(0), torch.zeros(0)
+        if self.moments:
+            usual = max(self.moments.values(), key=lambda m: float(m.count.sum()))
+            mean, std = usual.mean, usual.std()
+        missing: dict[str, int] = {}
+        if self.missing is not None:
+            whole = source.tensors
+            count = self.missing if whole is None else whole["table"].isnan().sum(0)
+            names = source.spec["table"]["names"]
+            missing = {names[j]: int(c) for j, c in enumerate(count.tolist()) if c}
+            known = usual.count > 1  # one value says nothing of how a column varies
+            still = known & (std <= FLAT * FLAT * mean.abs())
+            flat = tuple(names[j] for j in still.nonzero()[:, 0].tolist())
+        else:
+            typical = float(np.median([s for _, s in self.spreads])) if self.spreads else 0.0
+            flat = tuple(item for item, s in self.spreads if s <= FLAT * typical)
+        return Facts(
+            dict(self.sizes),
+            dict(self.channels),
+            dict(self.dtypes),
+            tuple(mean.tolist()),
+            tuple(std.tolist()),
+            missing,
+            flat,
+        )
+
+
+def examine(source: Source, sample: int = 2000, workers: int = 2) -> Diagnosis:
+    """Decodes up to `sample` items, drawn evenly at random, with `workers` threads; counts labels over all items."""
+    at = _sample(source, sample, 0)
+    tallies = {m: _Tally(m) for m in source.modalities}
+    unreadable: list[tuple[str, str]] = []
+    duplicates: list[tuple[str, str]] = []
+    seen: dict[bytes, str] = {}
+    spent, tick = 0.0, time.perf_counter()
+    for i, item in _read(source, at, workers):
+        spent += time.perf_counter() - tick
+        name = source.id(i)
+        if isinstance(item, Unreadable):
+            unreadable.append((item.item, item.why))
+        else:
+            for modality, x in item.items():
+                tallies[modality].add(name, x)
+            first = seen.setdefault(content(item), name)
+            if first != name:
+                duplicates.append((first, name))
+        tick = time.perf_counter()
+    classes, imbalance, unlabelled = _labels(source)
+    return Diagnosis(
+        name=source.name,
+        items=len(source),
+        sampled=len(at),
+        workers=workers,
+        modalities={m: t.facts(source) for m, t in tallies.items()},
+        unreadable=tuple(unreadable),
+        duplicates=tuple(duplicates),
+        classes=classes,
+        imbalance=imbalance,
+        unlabelled=unlabelled,
+        left_out=tuple(source.extra.get("table", {}).get("left_out", ())),
+        notes=source.notes,
+        rate=len(at) / max(spent, 1e-9),
+    )
+
+
+def _labels(source: Source) -> tuple[dict[str, int], float | None, int | None]:
+    labels = source.labels
+    if labels is None:
+        return {}, None, None
+    if labels.dtype.kind != "i":
+        return {}, None, int(np.isnan(labels).sum())
+    counts = np.bincount(labels[labels >= 0], minlength=len(source.classes))
+    present = counts[counts > 0]
+    imbalance = float(present.max() / present.min()) if len(present) else None
+    return dict(zip(source.classes, counts.tolist(), strict=True)), imbalance, int((labels < 0).sum())

@@ -1,0 +1,55 @@
+"""What an encoder needs to know of each modality, read off a few samples. One short function per modality."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from headwater.data.text import END, PAD, VOCABULARY
+
+
+def same(values: Sequence[Any]) -> Any:
+    """The one value they all have, or None if they are mixed."""
+    return values[0] if all(v == values[0] for v in values) else None
+
+
+def dtypes(samples: Sequence[Tensor]) -> Any:
+    return same([str(x.dtype).removeprefix("torch.") for x in samples])
+
+
+def image(samples: Sequence[Tensor]) -> dict[str, Any]:
+    return {
+        "channels": same([x.shape[0] for x in samples]),
+        "size": same([tuple(x.shape[1:]) for x in samples]),
+        "dtype": dtypes(samples),
+        "promoted": False,
+    }
+
+
+def series(samples: Sequence[Tensor]) -> dict[str, Any]:
+    return {
+        "channels": same([x.shape[0] for x in samples]),
+        "length": same([x.shape[1] for x in samples]),
+        "dtype": dtypes(samples),
+    }
+
+
+def table(samples: Sequence[Tensor]) -> dict[str, Any]:
+    columns = len(samples[0])
+    return {"columns": columns, "names": [f"column {j}" for j in range(columns)]}
+
+
+def text(samples: Sequence[Tensor]) -> dict[str, Any]:
+    return {"vocabulary": VOCABULARY, "end": END, "pad": PAD, "longest": max(len(x) for x in samples)}
+
+
+FACTS: Mapping[str, Callable[[Sequence[Tensor]], dict[str, Any]]] = {
+    "image": image,
+    "series": series,
+    "table": table,
+    "text": text,
+}
+
+
+def describe(modality: str, samples: Sequence[Tensor]) -> dict[str, Any]:
+    return FACTS[modality](samples)

@@ -1,0 +1,160 @@
+"""One image file's bytes to one tensor [c h w]: nothing is resized, filled in or cut to fewer bits.
+
+8-bit files give uint8. 16-bit files give float32 in [0, 1] (divided by 65535); other depths give float32 as stored.
+Palettes become RGB, 1-bit files 0 and 255, CMYK RGB. An alpha channel stays only where something is transparent. The
+EXIF orientation is applied. Of an animation the first frame counts. The content decides, not the file's ending.
+"""
+
+import io
+import re
+import struct
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from headwater.core.errors import Unreadable
+
+ENDINGS = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp", "gif"})
+ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 258
+KEPT = {"L", "RGB", "I;16", "I;16B", "I;16L", "I;16N", "I", "F"}  # modes whose values are taken as they are
+
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # a half-read picture must fail, not come back half grey
+
+
+def decode(data: bytes, item: str) -> Shaped[Tensor, "c h w"]:
+    """Raises `Unreadable(item, why)` for what is empty, cut short, no image, or larger than Pillow's limit."""
+    if not data:
+        raise Unreadable(item, "the file is empty (zero bytes)")
+    try:
+        array = _pixels(data, item)
+    except (UnidentifiedImageError, SyntaxError) as error:
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            array = _tiff(data, item)
+        else:
+            raise Unreadable(
+                item, f"the content is no image that Pillow knows (it starts with {data[:8]!r})"
+            ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        count = re.search(r"\d+", str(error))
+        raise Unreadable(item, _too_large(int(count.group()) if count else 0)) from error
+    except (OSError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
+        raise Unreadable(item, f"the image is damaged or cut short ({error})") from error
+    return torch.from_numpy(array)
+
+
+def _too_large(pixels: int) -> str:
+    return (
+        f"{pixels} pixels are more than the limit of {Image.MAX_IMAGE_PIXELS} that guards against decompression bombs"
+    )
+
+
+def _pixels(data: bytes, item: str) -> np.ndarray:
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):
+        return _deep_png(data, item)
+    with Image.open(io.BytesIO(data)) as image:
+        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise Unreadable(item, _too_large(image.width * image.height))
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))
+            deep = image.mode not in KEPT and max(np.atleast_1d(bits)) > 8
+            if deep or image.n_frames > 1:
+                return _tiff(data, item)
+        return _upright(image)
+
+
+def from_pillow(image: Image.Image) -> Shaped[Tensor, "c h w"]:
+    """A picture that Pillow has opened already, by the same rules."""
+    return torch.from_numpy(_upright(image.copy()))
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    image.load()
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        ImageOps.exif_transpose(image, in_place=True)
+    return _as_array(image)
+
+
+def _as_array(image: Image.Image) -> np.ndarray:
+    mode = image.mode
+    if mode == "1":
+        image = image.convert("L")
+    elif mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        plain = "L" if mode in ("L", "LA", "La") else "RGB"
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] == 255:
+            image = image.convert(plain)
+    elif mode not in KEPT:
+        image = image.convert("RGB")
+    if len(image.getbands()) == 1:
+        return _depth(np.array(image))[None]
+    return np.stack([np.asarray(band) for band in image.split()])  # quicker than transposing [h w c]
+
+
+def _depth(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        return array.astype(np.float32) / np.float32(65535)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    return array.astype(np.float32)
+
+
+def _deep_png(data: bytes, item: str) -> np.ndarray:
+    """PNG with 16 bits per channel and several channels, which Pillow would cut to 8 bits."""
+    width, height = struct.unpack(">II", data[16:24])
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+        raise Unreadable(item, _too_large(width * height))
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise Unreadable(item, "a PNG of 16 bits per colour needs imagecodecs: pip install 'headwater[geo]'") from error
+    try:
+        array = _depth(imagecodecs.png_decode(data))
+    except imagecodecs.PngError as error:
+        raise Unreadable(item, f"the image is damaged or cut short ({error})") from error
+    if array.shape[-1] in (2, 4) and (array[..., -1] == 1).all():
+        array = array[..., :-1]
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _tiff(data: bytes, item: str) -> np.ndarray:
+    """TIFF that Pillow cannot represent: many channels, several pages, deep colour. Pages of one size are channels.
+
+    An array of three axes is taken as channels-first or channels-last by what the file says of its samples, else by
+    which outer axis is the shorter.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise Unreadable(item, "this TIFF needs tifffile: pip install 'headwater[geo]'") from error
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            first = file.series[0]
+            array, axes = first.asarray(), first.axes
+    except Exception as error:  # tifffile raises many kinds on damaged files
+        raise Unreadable(item, f"the TIFF is damaged or cut short ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise Unreadable(item, f"a TIFF of {array.dtype} values is not an image")
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3:
+        last = axes.endswith("S") or ("S" not in axes and array.shape[2] < array.shape[0])
+        array = array.transpose(2, 0, 1) if last else array
+    else:
+        raise Unreadable(item, f"this TIFF has the axes {axes} {array.shape}; channels, height and width are expected")
+    return np.ascontiguousarray(_depth(array))
+
+
+def channels(data: bytes) -> int | None:
+    """1 or 3 where the header alone tells, without decoding; else None."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            plain = image.format != "TIFF" and "transparency" not in image.info
+            return {"1": 1, "L": 1, "RGB": 3, "CMYK": 3}.get(image.mode) if plain else None
+    except Exception:  # a header that does not parse tells nothing; `decode` will say why
+        return None

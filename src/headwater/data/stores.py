@@ -1,0 +1,199 @@
+"""Where bytes come from: folders, archives and columns of tables, on this machine or behind a URL.
+
+A store knows names and bytes and nothing of modalities. None keeps a file open between reads, so one store serves any
+number of threads and survives being copied to another process.
+"""
+
+import bz2
+import os
+import struct
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+
+from headwater.core.errors import Unreadable
+from headwater.data.source import digest
+
+
+PART = 65536  # names that are Python strings at one time
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Files of this machine."""
+
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read() if end is None else file.read(end - start)
+
+    def stamp(self, path: str) -> str:
+        """Size and modification time: what tells one version of a file from the next."""
+        try:
+            facts = os.stat(path)
+        except OSError:
+            return "missing"
+        return f"{facts.st_size}:{facts.st_mtime_ns}"
+
+    def url(self, path: str) -> str:
+        return path
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Files of an fsspec file system."""
+
+    fs: Any
+
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
+        data: bytes = self.fs.cat_file(path, start=start, end=end)
+        return data
+
+    def stamp(self, path: str) -> str:
+        try:
+            facts = self.fs.info(path)
+        except OSError:
+            return "missing"
+        keys = ("size", "mtime", "created", "ETag", "etag", "LastModified", "last_modified", "updated", "md5Hash")
+        return ":".join(str(facts.get(key, "")) for key in keys)
+
+    def url(self, path: str) -> str:
+        full: str = self.fs.unstrip_protocol(path)
+        return full
+
+
+class Store(ABC):
+    """Named pieces of bytes; `names` is an Arrow array, so that millions of them weigh little."""
+
+    names: pa.Array | pa.ChunkedArray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, i: int) -> str:
+        found: str = self.names[i].as_py()
+        return found
+
+    @abstractmethod
+    def path(self, i: int) -> str: ...
+
+    @abstractmethod
+    def load(self, i: int) -> bytes:
+        """Raises `Unreadable` for what cannot be read."""
+
+    @abstractmethod
+    def fingerprint(self) -> str: ...
+
+
+class Files(Store):
+    """Files by path relative to `root` (absolute paths stay what they are)."""
+
+    def __init__(self, place: Disk | Remote, root: str, names: pa.Array | pa.ChunkedArray) -> None:
+        self.place, self.root, self.names = place, root, names
+
+    def _at(self, i: int) -> str:
+        return os.path.join(self.root, self.name(i))
+
+    def path(self, i: int) -> str:
+        return self.place.url(self._at(i))
+
+    def load(self, i: int) -> bytes:
+        try:
+            return self.place.read(self._at(i))
+        except FileNotFoundError as error:
+            raise Unreadable(self.name(i), "the file does not exist") from error
+        except OSError as error:
+            raise Unreadable(self.name(i), f"the file cannot be read ({error.strerror or error})") from error
+
+    def fingerprint(self) -> str:
+        made = blake2b(digest_size=8)
+        for start in range(0, len(self), PART):
+            for name in self.names.slice(start, PART).to_pylist():
+                at = os.path.join(self.root, name)
+                made.update(f"{at}\0{self.place.stamp(at)}\0".encode())
+        return made.hexdigest()
+
+
+class Members(Store):
+    """The members of a zip or tar, read by offset.
+
+    `table` holds name, start (of the data in a tar, of the local header in a zip), length (as stored), method (zip's
+    number; -1 for a tar) and checksum (CRC-32; -1 for a tar).
+    """
+
+    def __init__(self, place: Disk | Remote, at: str, table: pa.Table) -> None:
+        self.place, self.at, self.names = place, at, table["name"]
+        self._start, self._length, self._method, self._checksum = (
+            table[c].to_numpy() for c in ("start", "length", "method", "checksum")
+        )
+
+    def path(self, i: int) -> str:
+        return f"{self.place.url(self.at)}/{self.name(i)}"
+
+    def load(self, i: int) -> bytes:
+        start, length, method = int(self._start[i]), int(self._length[i]), int(self._method[i])
+        if method >= 0:
+            local = self._exactly(i, start, 30)
+            if local[:4] != b"PK\3\4":
+                raise Unreadable(self.name(i), "the archive is damaged (no member begins where it should)")
+            start += 30 + sum(struct.unpack("<HH", local[26:30]))
+        data = self._exactly(i, start, length)
+        return data if method < 0 else self._unpacked(i, method, data)
+
+    def _exactly(self, i: int, start: int, length: int) -> bytes:
+        try:
+            data = self.place.read(self.at, start, start + length) if length else b""
+        except OSError as error:
+            raise Unreadable(self.name(i), f"the archive cannot be read ({error.strerror or error})") from error
+        if len(data) != length:
+            raise Unreadable(self.name(i), "the archive ends before this member does")
+        return data
+
+    def _unpacked(self, i: int, method: int, data: bytes) -> bytes:
+        try:
+            if method == zipfile.ZIP_DEFLATED:
+                data = zlib.decompress(data, -15)
+            elif method == zipfile.ZIP_BZIP2:
+                data = bz2.decompress(data)
+            elif method != zipfile.ZIP_STORED:
+                raise Unreadable(
+                    self.name(i), f"the archive packs it by method {method}; stored, deflate and bzip2 are read"
+                )
+        except (zlib.error, OSError, ValueError) as error:
+            raise Unreadable(self.name(i), f"the archive is damaged here ({error})") from error
+        if zlib.crc32(data) != int(self._checksum[i]):
+            raise Unreadable(self.name(i), "the archive is damaged here (its checksum differs)")
+        return data
+
+    def fingerprint(self) -> str:
+        return digest(self.at, self.place.stamp(self.at))
+
+
+class Column(Store):
+    """Bytes held in a column of an Arrow table, which may be memory-mapped; named by row number."""
+
+    def __init__(self, column: pa.ChunkedArray, at: str, stamp: str) -> None:
+        self.column, self.at, self.stamp = column, at, stamp
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def name(self, i: int) -> str:
+        return str(i)
+
+    def path(self, i: int) -> str:
+        return self.at
+
+    def load(self, i: int) -> bytes:
+        data = self.column[i].as_py()
+        if data is None:
+            raise Unreadable(self.name(i), "the cell is empty")
+        return bytes(data)
+
+    def fingerprint(self) -> str:
+        return digest(self.at, self.stamp)

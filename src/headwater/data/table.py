@@ -1,0 +1,211 @@
+"""Tables from CSV, Parquet, Arrow and Feather files.
+
+Number and truth-value columns become one float32 column each, missing cells NaN. Columns of at most 32 different words
+become one 0/1 column per word, named "column=word" (all NaN where the cell is missing). Everything else is left out
+and named in the notes. A table that holds encoded images, or paths of images, is opened as images.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
+import torch
+
+from headwater.core.errors import RequestError, unknown
+from headwater.data import image
+from headwater.data.array import Memory
+from headwater.data.files import IMAGE, FileSource
+from headwater.data.index import cache, ending, replace
+from headwater.data.labels import FILE_COLUMNS, LABEL_COLUMNS, Labels, encode
+from headwater.data.source import Source, digest
+from headwater.data.stores import Column, Disk, Files, Remote
+
+ENDINGS = frozenset({"csv", "tsv", "parquet", "pq", "arrow", "feather", "ipc"})
+FEW = 32  # different words a column may hold to become 0/1 columns
+EXACT = 1 << 24  # float32 holds every whole number up to this
+
+
+def arrow_table(at: str, place: Disk | Remote, words: bool = False) -> pa.Table:
+    """The whole file as Arrow; memory-mapped where the format allows. `words` keeps CSV cells as they are written."""
+    local = isinstance(place, Disk)
+    try:
+        if ending(at) in ("csv", "tsv"):
+            return _csv(place.read(at), words)
+        if ending(at) in ("parquet", "pq"):
+            return pq.read_table(at if local else pa.BufferReader(place.read(at)))
+        source = pa.memory_map(at) if local else pa.BufferReader(place.read(at))
+        try:
+            return pa.ipc.open_file(source).read_all()
+        except pa.ArrowInvalid:
+            source.seek(0)
+            return pa.ipc.open_stream(source).read_all()
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"The table {at} cannot be read ({error}).") from error
+
+
+def _csv(data: bytes, words: bool) -> pa.Table:
+    header = data.split(b"\n", 1)[0]
+    delimiter = max(",;\t", key=lambda c: header.count(c.encode()))
+    parse = pa.csv.ParseOptions(delimiter=delimiter)
+    convert = pa.csv.ConvertOptions(strings_can_be_null=True)
+    if words:
+        names = pa.csv.open_csv(pa.BufferReader(data), parse_options=parse).schema.names
+        convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    return pa.csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
+
+
+def open_table(place: Disk | Remote, at: str, labels: str | None, name: str) -> Source:
+    """A table file as table rows or, if it holds images or paths of images, as images."""
+    if isinstance(place, Disk) and ending(at) in ("parquet", "pq"):
+        try:
+            schema = pq.read_schema(at)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RequestError(f"The table {at} cannot be read ({error}).") from error
+        encoded = [f.name for f in schema if _encoded(f.type)]
+        if encoded:
+            table = _mapped(at, encoded[0])
+            return _images(table, place, at, labels, name)
+    table = arrow_table(at, place)
+    if any(_encoded(f.type) for f in table.schema) or _path_column(table) is not None:
+        return _images(table, place, at, labels, name)
+    return from_table(table, labels, name, place.url(at))
+
+
+def _encoded(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _mapped(at: str, column: str) -> pa.Table:
+    """A Parquet file with large cells, copied once to an uncompressed Arrow file in the cache, whose rows can be read
+    at random without decoding their neighbours. Read into memory where the cache cannot be written."""
+    aside = cache() / f"{digest(at, Disk().stamp(at), column)}.arrow"
+
+    def write(path: Any) -> None:
+        file = pq.ParquetFile(at)
+        with pa.ipc.new_file(str(path), file.schema_arrow) as writer:
+            for batch in file.iter_batches(batch_size=256):
+                writer.write_batch(batch)
+
+    for _ in range(2):
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(aside))).read_all()
+        except (OSError, pa.ArrowInvalid):
+            try:
+                replace(aside, write)
+            except OSError:
+                break
+    return pq.read_table(at)
+
+
+def _path_column(table: pa.Table) -> str | None:
+    for column in table.column_names:
+        kind = table.schema.field(column).type
+        if column.lower() in FILE_COLUMNS and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            first = table[column].slice(0, 100).drop_null().to_pylist()
+            if first and all(ending(v) in image.ENDINGS for v in first):
+                return column
+    return None
+
+
+def _images(table: pa.Table, place: Disk | Remote, at: str, labels: str | None, name: str) -> Source:
+    notes: tuple[str, ...] = ()
+    column = next((f.name for f in table.schema if _encoded(f.type)), None)
+    cells = table[column] if column is not None else None
+    paths = pa.chunked_array([], pa.string())
+    if cells is not None and pa.types.is_struct(cells.type):
+        whole, cells = cells, pc.struct_field(cells, "bytes")
+        if cells.null_count == len(cells) and whole.type.get_field_index("path") >= 0:
+            cells, paths = None, pc.struct_field(whole, "path")
+    elif cells is None:
+        column = _path_column(table)
+        paths = table[column]
+    if labels is None:
+        labels = next((c for c in table.column_names if c.lower() in LABEL_COLUMNS), None)
+        if labels is not None:
+            notes = (f"Labels come from the column {labels}.",)
+    made = None if labels is None else label_column(table, labels, at)
+    if cells is not None:
+        return FileSource(Column(cells, place.url(at), place.stamp(at)), IMAGE, name, made, notes)
+    root = os.path.dirname(os.path.abspath(at)) if isinstance(place, Disk) else at.rpartition("/")[0]
+    return FileSource(Files(place, root, paths.cast(pa.large_string())), IMAGE, name, made, notes)
+
+
+def label_column(table: pa.Table, column: str, at: str) -> Labels:
+    if column not in table.column_names:
+        raise unknown(f"column of {at}", column, table.column_names)
+    return encode(table[column], f"The column {column}")
+
+
+def from_table(table: pa.Table, labels: str | None, name: str, at: str = "") -> Memory:
+    """Rows of a table. `labels` names the column that is not an input but the label."""
+    twice = {c for c in table.column_names if table.column_names.count(c) > 1}
+    if twice:
+        raise RequestError(f"The table {name} has more than one column named {', '.join(sorted(twice))}.")
+    if not table.num_rows:
+        raise RequestError(f"The table {name} has no rows.")
+    made = None if labels is None else label_column(table, labels, name)
+    columns: list[np.ndarray] = []
+    names: list[str] = []
+    left: list[str] = []
+    notes: list[str] = []
+    for column in table.column_names:
+        if column == labels:
+            continue
+        parts, why = _columns(column, table[column])
+        columns += [values for _, values in parts]
+        names += [part for part, _ in parts]
+        if why:
+            left.append(f"{column} ({why})")
+        elif pa.types.is_integer(table[column].type) and _largest(table[column]) > EXACT:
+            notes.append(f"The column {column} holds whole numbers above {EXACT}, which float32 rounds.")
+        if labels is None and column.lower() in LABEL_COLUMNS:
+            notes.append(f"The column {column} is an input here; labels={column!r} would make it the label.")
+    if not columns:
+        raise RequestError(f"The table {name} has no column of numbers or of a few words: {', '.join(left)}.")
+    if left:
+        notes.append(f"Columns left out: {', '.join(left)}.")
+    matrix = torch.from_numpy(np.stack(columns, axis=1))
+    extra = {"table": {"columns": len(names), "names": names, "left_out": left}}
+    return Memory(name, {"table": matrix}, made, at, tuple(notes), extra)
+
+
+def _largest(column: pa.ChunkedArray) -> int:
+    ends: dict[str, int | None] = pc.min_max(column).as_py()
+    return max(abs(end or 0) for end in ends.values())
+
+
+def _columns(name: str, column: pa.ChunkedArray) -> tuple[list[tuple[str, np.ndarray]], str]:
+    """The float32 columns made of one column, by name; and why it is left out, if it is."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if (
+        pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+    ):
+        numbers = column.cast(pa.uint8()) if pa.types.is_boolean(kind) else column
+        return [(name, numbers.cast(pa.float64(), safe=False).to_numpy().astype(np.float32))], ""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        words = sorted(pc.unique(column.drop_null()).to_pylist())
+        if not words:
+            return [], "empty"
+        if len(words) > FEW:
+            return [], f"{len(words)} different words"
+        missing = column.is_null().to_numpy()
+        made = []
+        for word in words:
+            hit = pc.fill_null(pc.equal(column, word), False).to_numpy().astype(np.float32)
+            hit[missing] = np.nan
+            made.append((f"{name}={word}", hit))
+        return made, ""
+    return [], "empty" if pa.types.is_null(kind) else str(kind)

@@ -1,0 +1,95 @@
+"""All that knows of processes: who we are, gathering rows, and batch norm over everyone's batch."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as across
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from headwater.core.verbs import Method
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`; the main one writes files and speaks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Everyone's rows in the order of ranks, gradient included; the identity for one process."""
+        if self.size == 1:
+            return x
+        return torch.cat(across.all_gather(x.contiguous()))
+
+    def any(self, flag: bool) -> bool:
+        """True when any process says so."""
+        if self.size == 1:
+            return flag
+        said = torch.tensor([int(flag)])
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said.item())
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def join() -> World:
+    """The world torchrun made, or this process alone."""
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return World()
+    if not dist.is_initialized():
+        # gloo carries what lives on the CPU (flags, counts) even where NCCL carries the gradients
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def spread(method: Method, world: World) -> nn.Module:
+    """The method as each process calls it: gradients averaged, batch norms sharing their statistics."""
+    if world.size == 1:
+        return method
+    share_batch_norms(method)
+    return DistributedDataParallel(method, broadcast_buffers=False)
+
+
+def share_batch_norms(module: nn.Module) -> None:
+    """Turn every batch norm, in place, into one whose statistics cover everyone's batch.
+
+    torch's own SyncBatchNorm refuses CPU tensors; this one is the same arithmetic by two all-reduces, anywhere.
+    """
+    for child in module.modules():
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            child.__class__ = _SHARED[type(child)]
+
+
+def _shared_forward(self: Any, x: Tensor) -> Tensor:
+    if not self.training:
+        out: Tensor = super(type(self), self).forward(x)
+        return out
+    axes = [0, *range(2, x.ndim)]
+    n = x.numel() // x.shape[1] * dist.get_world_size()
+    mean = across.all_reduce(x.sum(axes)) / n
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    centred = x - mean.view(shape)
+    var = across.all_reduce(centred.square().sum(axes)) / n
+    with torch.no_grad():
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(var.detach() * n / (n - 1), self.momentum)
+    y = centred * (var + self.eps).rsqrt().view(shape)
+    return y if self.weight is None else y * self.weight.view(shape) + self.bias.view(shape)
+
+
+_SHARED: dict[type[nn.Module], Any] = {
+    norm: type(f"Shared{norm.__name__}", (norm,), {"forward": _shared_forward})
+    for norm in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+}

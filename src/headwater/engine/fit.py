@@ -1,0 +1,332 @@
+"""The one training loop.
+
+Everything a step does is a function of (seed, step) and of the weights: its batch, its randomness, its rate. So a run
+that was killed and resumed ends with the same bits as one that was not.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from headwater.core.errors import RequestError, WorkError
+from headwater.core.rng import Rng, mix
+from headwater.core.types import Batch, Input, Loss, Step
+from headwater.core.verbs import Method
+from headwater.engine import checkpoint as disk
+from headwater.engine import health
+from headwater.engine.distributed import World, join, spread
+from headwater.engine.log import Journal, Line, Progress
+from headwater.engine.optimise import AdamW
+from headwater.parts.schedules import WarmupCosine
+
+Stream = Callable[[int], Iterator[Batch]]  # the batches from a given step on
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """`batch_size` counts the samples of one optimiser step over all processes and accumulated parts.
+
+    `save_every` 0 means ten times a run; `keep_best` names a logged number (prefix it with - when less is better).
+    """
+
+    steps: int = 2000
+    batch_size: int = 256
+    accumulate: int = 1
+    optimiser: AdamW = field(default_factory=AdamW)
+    clip: float = 3.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 0
+    log_every: int = 10
+    check_every: int = 0
+    save_every: int = 0
+    keep_last: int = 2
+    keep_best: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "keep_last"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"FitConfig.{name} must be at least 1; got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `done` is False when it was asked to stop; `--resume` goes on from there."""
+
+    done: bool
+    step: int
+    seconds: float
+    verdict: health.Verdict
+    history: list[Line]
+
+
+@dataclass
+class State:
+    """What a checkpoint remembers beside weights and optimiser."""
+
+    step: int = 0
+    rate_scale: float = 1.0
+    rollbacks: int = 0
+    best: float | None = None
+    best_step: int = -1
+
+
+def fit(
+    method: Method,
+    stream: Stream,
+    config: FitConfig,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    probe: Mapping[str, Input] | None = None,
+    progress: Progress | None = None,
+    facts: Callable[[], Mapping[str, Any]] = dict,
+) -> Outcome:
+    """Minimise `method.loss` over the batches of `stream`, which must not end.
+
+    With `out`, checkpoints and metrics are written there and a loss that is not finite sends the run back to its last
+    checkpoint once. `probe` is a fixed batch for the health check; `facts` adds numbers to each logged line.
+
+    Raises WorkError when the loss is not finite for a second time, or the disk refuses a checkpoint.
+    """
+    run = _Run(method, config, out, join(), torch.device(device), probe)
+    if resume:
+        run.restore()
+    elif out is not None:
+        run.save()
+    run.open_journal(resume)
+    if progress is not None:
+        progress.begin("step", config.steps)
+    started, meter = time.monotonic(), _Meter(run.device)
+    with _signals() as stop:
+        batches = stream(run.state.step)
+        while run.state.step < config.steps:
+            loss, norm = run.step(batches, meter)
+            meter.add(loss, norm)
+            if not run.due(config.log_every) and not (stop and run.world.size == 1):
+                continue
+            if not meter.finite():
+                run.roll_back(meter)
+                batches = stream(run.state.step)
+                continue
+            line = run.log(meter, facts())
+            if progress is not None and run.world.main:
+                progress.show(run.state.step, _facts(line, run.verdict))
+            stopping = run.world.any(bool(stop))
+            if run.due(run.save_every) or stopping:
+                run.save()
+            if stopping:
+                break
+    if progress is not None:
+        progress.end()
+    run.close()
+    done = run.state.step >= config.steps
+    return Outcome(done, run.state.step, time.monotonic() - started, run.verdict, run.lines)
+
+
+class _Run:
+    """The moving parts of one run."""
+
+    def __init__(
+        self,
+        method: Method,
+        config: FitConfig,
+        out: Path | None,
+        world: World,
+        device: torch.device,
+        probe: Mapping[str, Input] | None,
+    ) -> None:
+        if config.batch_size % (world.size * config.accumulate):
+            raise RequestError(
+                f"A batch of {config.batch_size} does not divide into {world.size} processes "
+                f"times {config.accumulate} accumulated parts."
+            )
+        self.method, self.config, self.out, self.world, self.device = method.to(device), config, out, world, device
+        self.called = spread(method, world)
+        self.optimiser = config.optimiser.build(method)
+        self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.rate = WarmupCosine(config.optimiser.rate, config.optimiser.warmup, config.optimiser.final_rate)
+        self.probe = None if probe is None else {m: x.to(device) for m, x in probe.items()}
+        self.save_every = _multiple(config.save_every or config.steps // 10, config.log_every)
+        self.check_every = _multiple(config.check_every or config.steps // 20, config.log_every)
+        self.journal: Journal | None = None
+        self.state, self.lines, self.complaints = State(), list[Line](), list[str]()
+        self.verdict = health.Verdict("watch", "just begun")
+        self.method.train()
+
+    def step(self, batches: Iterator[Batch], meter: "_Meter") -> tuple[Loss, Tensor]:
+        """One optimiser step over `accumulate` parts of the batch."""
+        t, config = self.state.step, self.config
+        torch.manual_seed(mix(config.seed, "torch", t, self.world.rank))  # for drop path and dropout
+        fraction = t / max(1, config.steps - 1)
+        for part in range(config.accumulate):
+            with meter.waiting():
+                batch = next(batches).to(self.device)
+            rng = Rng(mix(config.seed, "step", t, part), self.device, self.world.rank, self.world.size)
+            step = Step(rng, fraction, self.world.gather)
+            with self._precision():
+                loss: Loss = self.called(batch, step)
+            (loss.value / config.accumulate).backward()
+            meter.items += len(batch) * self.world.size
+        norm = nn.utils.clip_grad_norm_(self.trained, config.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate(fraction) * self.state.rate_scale
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.method.after_step(step, loss.carry)
+        self.state.step += 1
+        return loss, norm
+
+    def due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.config.steps
+
+    def log(self, meter: "_Meter", facts: Mapping[str, Any]) -> Line:
+        line: Line = {"step": self.state.step, **meter.read(), "rate": self.optimiser.param_groups[0]["lr"], **facts}
+        if self.probe is not None and self.due(self.check_every):
+            for modality, encoder in self.method.encoders().items():
+                line |= health.examine(encoder, self.probe[modality])
+        self._write(line)
+        self.verdict = health.judge(self.lines)
+        best = self.config.keep_best
+        if best and best.lstrip("-") in line:
+            value = line[best.lstrip("-")] * (-1 if best.startswith("-") else 1)
+            if self.state.best is None or value > self.state.best:
+                self.state.best, self.state.best_step = value, self.state.step
+                self.save()
+        return line
+
+    def roll_back(self, meter: "_Meter") -> None:
+        """Back to the last healthy checkpoint with half the rate; at the second time, stop and say so."""
+        at, kept = self.state.step, self.state.rollbacks
+        if self.out is None or kept:
+            again = " again, at half the rate" if kept else ""
+            raise WorkError(
+                f"The loss or its gradient is not finite at step {at}{again}. Lower the rate "
+                f"(--set fit.optimiser.rate={self.config.optimiser.rate / 10:g}), use --precision float32, or look for "
+                "extreme values in the data with `headwater doctor`. The last healthy checkpoint is kept."
+            )
+        self.restore()
+        self.state.rate_scale, self.state.rollbacks = self.state.rate_scale / 2, kept + 1
+        self.save()
+        self._write(
+            {"step": self.state.step, "event": f"not finite at step {at}: back to {self.state.step}, half rate"}
+        )
+        meter.clear()
+
+    def save(self) -> None:
+        if self.out is None:
+            return
+        if self.world.main:
+            tensors = disk.optimiser_tensors(self.method, self.optimiser)
+            content = disk.Checkpoint(self.method.state_dict(), tensors, asdict(self.state))
+            disk.save(self.out / "checkpoints", self.state.step, content)
+            disk.prune(self.out / "checkpoints", self.config.keep_last, self.state.best_step)
+        self.world.barrier()
+
+    def restore(self) -> None:
+        assert self.out is not None
+        _, saved, complaints = disk.latest(self.out / "checkpoints")
+        self.method.load_state_dict(saved.method)
+        disk.restore_optimiser(self.method, self.optimiser, saved.optimiser)
+        self.state, self.complaints = State(**saved.state), complaints
+
+    def open_journal(self, resume: bool) -> None:
+        if self.out is not None and self.world.main:
+            self.journal = Journal(self.out / "metrics.jsonl", self.state.step if resume else None)
+            self.lines = self.journal.lines
+            for complaint in self.complaints:
+                self._write({"step": self.state.step, "event": complaint})
+
+    def close(self) -> None:
+        if self.journal is not None:
+            self.journal.close()
+
+    def _write(self, line: Line) -> None:
+        if self.journal is None:
+            self.lines.append(line)
+        else:
+            self.journal.write(line)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        wanted = self.config.precision
+        hardware = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if wanted == "bfloat16" or (wanted == "auto" and hardware):
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+
+class _Meter:
+    """Sums of the window since the last log line, kept on the device until they are read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.clear()
+
+    def clear(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.n = self.items = 0
+        self.wait, self.started = 0.0, time.monotonic()
+
+    def add(self, loss: Loss, norm: Tensor) -> None:
+        self.n += 1
+        for name, value in {"loss": loss.value, "gradient_norm": norm, **loss.metrics}.items():
+            value = value.detach().float()
+            self.sums[name] = value if name not in self.sums else self.sums[name] + value
+
+    def finite(self) -> bool:
+        return bool((self.sums["loss"] + self.sums["gradient_norm"]).isfinite())
+
+    def read(self) -> Line:
+        """Means of the window, then start another."""
+        seconds = max(1e-9, time.monotonic() - self.started)
+        line = {name: float(total) / self.n for name, total in self.sums.items()}
+        line |= {"items_per_second": self.items / seconds, "data_wait": self.wait / seconds}
+        self.clear()
+        return line
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.wait += time.monotonic() - start
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C stops at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever owns it handles signals
+        before = {}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _multiple(value: int, of: int) -> int:
+    return max(1, round(value / of)) * of
+
+
+def _facts(line: Line, verdict: health.Verdict) -> dict[str, str]:
+    return {
+        "loss": f"{line['loss']:.4f}",
+        "": f"{line['items_per_second']:,.0f} items/s",
+        "data wait": f"{line['data_wait']:.0%}",
+        "health": verdict.words if verdict.level != "ok" else "ok",
+    }

@@ -1,0 +1,94 @@
+"""DINO: a student who sees any view of a sample must say what a slow teacher says of another, large one.
+
+corrupt   two large crops for the teacher; those and several small ones for the student
+encode    each with its own network, views of one size as one batch
+predict   a distribution over prototypes
+target    the teacher's distribution: centred, so no prototype takes all, and sharpened, so not all take the same
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from headwater.core.types import Batch, Loss, Step
+from headwater.core.verbs import Encoder, Method, Paper, only
+from headwater.parts.distilling import across_views, by_size
+from headwater.parts.ema import Ema
+from headwater.parts.heads import DINOHead
+from headwater.parts.losses import entropy
+from headwater.parts.schedules import Cosine, Ramp, Schedule
+from headwater.parts.views import MultiCrop, dino_views
+from headwater.parts.views.kit import ViewKit
+
+PAPER = Paper(
+    title="Emerging Properties in Self-Supervised Vision Transformers",
+    year=2021,
+    arxiv="2104.14294",
+    differs="constant weight decay; while prototypes are frozen they get a gradient of zero instead of none; "
+    "small data uses fewer prototypes and a faster teacher.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`freeze` is the share of training for which prototypes stand still (one epoch of a hundred in the paper)."""
+
+    views: MultiCrop = dino_views(224, 96, n_small=8)
+    hidden: int = 2048
+    bottleneck: int = 256
+    prototypes: int = 65_536
+    student_temperature: float = 0.1
+    teacher_temperature: Schedule = Ramp(0.04, 0.07, until=0.3)
+    centre_momentum: float = 0.9
+    momentum: Schedule = Cosine(0.996, 1.0)
+    freeze: float = 0.01
+
+    def viewed(self, kit: ViewKit) -> "Config":
+        return replace(self, views=replace(self.views, large=kit.large, small=kit.small))
+
+    def build(self, encoders: Mapping[str, Encoder]) -> "DINO":
+        return DINO(self, only(encoders, "DINO"))
+
+
+SMALL = Config(
+    views=dino_views(64, 32, n_small=4), hidden=256, bottleneck=64, prototypes=256, momentum=Cosine(0.99, 1.0)
+)
+TINY = Config(views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, prototypes=12)
+
+
+class DINO(Method):
+    centre: Tensor
+
+    def __init__(self, config: Config, encoder: Encoder) -> None:
+        super().__init__()
+        self.config, self.encoder = config, encoder
+        self.head = DINOHead(encoder.dim, config.hidden, config.bottleneck, config.prototypes)
+        self.teacher, self.teacher_head = Ema(encoder), Ema(self.head)
+        self.register_buffer("centre", torch.zeros(config.prototypes))
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        c = self.config
+        views = c.views(batch.x[self.encoder.modality], step.rng)
+        said = torch.cat(by_size(lambda v: self.teacher_head(self.teacher(v).pooled), views[: c.views.n_large]))
+        frozen = step.progress < c.freeze
+        guess = by_size(lambda v: self.head(self.encoder(v).pooled, frozen) / c.student_temperature, views)
+        target = ((said - self.centre) / c.teacher_temperature(step.progress)).softmax(-1)
+        most = torch.tensor(math.log(c.prototypes))
+        metrics = {"chance": most, "teacher_entropy": entropy(target), "teacher_entropy_max": most}
+        return Loss(
+            across_views(target.chunk(c.views.n_large), guess), metrics, carry={"said": said.mean(0, keepdim=True)}
+        )
+
+    @torch.no_grad()
+    def after_step(self, step: Step, carry: Mapping[str, Tensor]) -> None:
+        self.centre.lerp_(step.gather(carry["said"]).mean(0), 1 - self.config.centre_momentum)
+        momentum = self.config.momentum(step.progress)
+        self.teacher.follow(self.encoder, momentum)
+        self.teacher_head.follow(self.head, momentum)
+
+    def encoders(self) -> dict[str, Encoder]:
+        """The teacher, which is the better of the two throughout training."""
+        return {self.encoder.modality: self.teacher.encoder()}

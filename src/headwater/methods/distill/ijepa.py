@@ -1,0 +1,105 @@
+"""I-JEPA: from one large seen block, predict a slow teacher's features of several hidden ones.
+
+corrupt   a context block, with the target blocks cut out of it
+encode    the context alone with the student, the whole input with the teacher
+predict   a narrow transformer, asked about one target block at a time by mask tokens at its places
+target    the teacher's tokens there, each standardised
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from headwater.core.types import Batch, Input, Loss, Step
+from headwater.core.verbs import Encoder, Method, Paper
+from headwater.parts.ema import Ema
+from headwater.parts.encoders import TokenEncoder, only_tokens
+from headwater.parts.losses import masked_mean, standardise_tokens
+from headwater.parts.masks import MultiBlock
+from headwater.parts.positions import sincos
+from headwater.parts.schedules import Ramp, Schedule
+from headwater.parts.tokens import coordinates, take
+from headwater.parts.transformer import TransformerConfig
+from headwater.parts.views import Crop, View
+from headwater.parts.views.kit import ViewKit
+
+PAPER = Paper(
+    title="Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture",
+    year=2023,
+    arxiv="2301.08243",
+    differs="smooth L1 as in the authors' code (the paper writes L2); class and register tokens stay out of the "
+    "predictor; constant weight decay; small data uses a smaller predictor and contexts of at least a quarter.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    view: View = Crop(224, (0.3, 1.0), flip=0.0, kind="bicubic")
+    mask: MultiBlock = MultiBlock()
+    predictor: TransformerConfig = TransformerConfig(dim=384, depth=6, heads=12)
+    momentum: Schedule = Ramp(0.996, 1.0)
+
+    def viewed(self, kit: ViewKit) -> "Config":
+        return replace(self, view=kit.weak)
+
+    def build(self, encoders: Mapping[str, Encoder]) -> "IJEPA":
+        return IJEPA(self, only_tokens(encoders, "I-JEPA"))
+
+
+SMALL = Config(mask=MultiBlock(min_context=0.25), predictor=TransformerConfig(dim=64, depth=2, heads=4))
+TINY = Config(view=Crop(16), mask=MultiBlock(min_context=0.25), predictor=TransformerConfig(dim=16, depth=1, heads=2))
+
+
+class IJEPA(Method):
+    tokens = True
+
+    def __init__(self, config: Config, encoder: TokenEncoder) -> None:
+        super().__init__()
+        self.config, self.encoder = config, encoder
+        self.teacher = Ema(encoder)
+        dim = config.predictor.dim
+        self.narrow, self.widen = nn.Linear(encoder.dim, dim), nn.Linear(dim, encoder.dim)
+        self.mask_token = nn.Parameter(torch.zeros(dim))
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.predictor = config.predictor.build()
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        x = self.config.view(batch.x[self.encoder.modality], step.rng)
+        tokenizer = self.encoder.tokenizer
+        valid = tokenizer.valid(x)
+        context, target = self.config.mask(len(x), tokenizer.grid(x), step.rng)
+        guess = self.predict_blocks(x, context, target, valid)
+        error = F.smooth_l1_loss(guess, take(self.target(x), target.flatten(1)), reduction="none").mean(-1)
+        counted = None if valid is None else valid.gather(1, target.flatten(1))
+        return Loss(masked_mean(error, counted, step.gather))
+
+    def predict_blocks(
+        self, x: Input, context: Int[Tensor, "b k"], target: Int[Tensor, "b t m"], valid: Bool[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b tm d"]:
+        """What the predictor says of the places of all target blocks; no block knows which others are asked about."""
+        b, t, m = target.shape
+        places = target.flatten(1)
+        table = sincos(coordinates(self.encoder.tokenizer.grid(x), target.device), self.config.predictor.dim)
+        seen = self.narrow(self.encoder(x, keep=context).tokens) + table[context]
+        asked = (self.mask_token + table[places]).view(b * t, m, -1)
+        real = None
+        if valid is not None:
+            real = torch.cat(
+                [valid.gather(1, context).repeat_interleave(t, 0), valid.gather(1, places).view(b * t, m)], 1
+            )
+        said = self.predictor(torch.cat([seen.repeat_interleave(t, 0), asked], 1), real)[:, -m:]
+        return self.widen(said).view(b, t * m, -1)
+
+    def target(self, x: Input) -> Float[Tensor, "b n d"]:
+        return standardise_tokens(self.teacher(x).tokens)
+
+    def after_step(self, step: Step, carry: Mapping[str, Tensor]) -> None:
+        self.teacher.follow(self.encoder, self.config.momentum(step.progress))
+
+    def encoders(self) -> dict[str, Encoder]:
+        """The teacher: the paper evaluates the target encoder."""
+        return {self.encoder.modality: self.teacher.encoder()}

@@ -1,0 +1,124 @@
+"""Encoders by name and size, and as JSON: a closed table of kinds, so nothing in a file can name code to import."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from headwater.core.errors import RequestError, spelled, unknown
+from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
+from headwater.parts.encoders import TokenEncoderConfig
+from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, TextTokenizerConfig, TokenizerConfig
+from headwater.parts.transformer import TransformerConfig
+
+EncoderConfig = TokenEncoderConfig | ResNetConfig | ConvNeXtConfig
+
+KINDS: dict[str, type[Any]] = {
+    kind.__name__.removesuffix("Config"): kind
+    for kind in (
+        TokenEncoderConfig,
+        ResNetConfig,
+        ConvNeXtConfig,
+        TransformerConfig,
+        GridTokenizerConfig,
+        TableTokenizerConfig,
+        TextTokenizerConfig,
+    )
+}
+
+# width, depth, heads (Dosovitskiy et al., 2020; Touvron et al., 2021; micro and nano are for 8 to 64 pixels)
+VIT = {
+    "vit-micro": (96, 4, 3),
+    "vit-nano": (128, 6, 4),
+    "vit-tiny": (192, 12, 3),
+    "vit-small": (384, 12, 6),
+    "vit-base": (768, 12, 12),
+    "vit-large": (1024, 24, 16),
+    "vit-huge": (1280, 32, 16),
+}
+# widths, depths, stem stride
+RESNET = {
+    "resnet-micro": ((16, 32, 64), (1, 1, 1), 1),
+    "resnet-nano": ((32, 64, 128), (1, 1, 1), 1),
+    "resnet-18": ((64, 128, 256, 512), (2, 2, 2, 2), 2),
+    "resnet-34": ((64, 128, 256, 512), (3, 4, 6, 3), 2),
+}
+CONVNEXT = {
+    "convnext-nano": ((64, 128, 256), (2, 2, 4), 2),
+    "convnext-tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 4),
+    "convnext-small": ((96, 192, 384, 768), (3, 3, 27, 3), 4),
+    "convnext-base": ((128, 256, 512, 1024), (3, 3, 27, 3), 4),
+}
+
+
+def names() -> list[str]:
+    return [*VIT, *RESNET, *CONVNEXT]
+
+
+def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
+    """The encoder `name` for data with these facts, such as `vit-small`, `vit-small/8` (patch) or `resnet-18`.
+
+    facts: channels and size for images, channels and length for series, columns for tables, vocabulary for text.
+    """
+    kind, _, patch = spelled(name).partition("/")
+    if patch and not patch.isdigit():
+        raise RequestError(
+            f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16."
+        )
+    if kind in VIT:
+        dim, depth, heads = VIT[kind]
+        trunk = TransformerConfig(dim=dim, depth=depth, heads=heads)
+        return TokenEncoderConfig(tokenizer=_tokenizer(modality, facts, int(patch or 0)), trunk=trunk)
+    if kind not in RESNET and kind not in CONVNEXT:
+        raise unknown("encoder", name, names())
+    if modality in ("table", "text"):
+        raise RequestError(
+            f"Encoder {name!r} is convolutional and needs a grid; a {modality} needs one such as vit-micro."
+        )
+    shape = {"modality": modality, "channels": facts["channels"], "rank": 1 if modality == "series" else 2}
+    config, sizes = (ResNetConfig, RESNET) if kind in RESNET else (ConvNeXtConfig, CONVNEXT)
+    widths, depths, stem = sizes[kind]
+    return config(**shape, widths=widths, depths=depths, stem_stride=stem)
+
+
+def _tokenizer(modality: str, facts: Mapping[str, Any], patch: int) -> TokenizerConfig:
+    if modality == "table":
+        return TableTokenizerConfig(columns=facts["columns"])
+    if modality == "text":
+        return TextTokenizerConfig(vocabulary=facts["vocabulary"])
+    if modality == "series":
+        return GridTokenizerConfig(
+            modality=modality, channels=facts["channels"], patch=(patch or patch_for(facts["length"], 16),)
+        )
+    side = patch or patch_for(min(facts["size"]), 16 if min(facts["size"]) >= 96 else 4)
+    return GridTokenizerConfig(modality=modality, channels=facts["channels"], patch=(side, side))
+
+
+def patch_for(size: int, wanted: int) -> int:
+    """The divisor of `size` nearest to `wanted`, leaving at least four patches."""
+    fits = [p for p in range(1, size // 4 + 1) if size % p == 0]
+    return min(fits, key=lambda p: abs(p - wanted), default=1)
+
+
+def to_json(config: Any) -> Any:
+    """A tree of frozen dataclasses as plain JSON."""
+    if is_dataclass(config):
+        content = {f.name: to_json(getattr(config, f.name)) for f in fields(config)}
+        return {"kind": type(config).__name__.removesuffix("Config"), **content}
+    return [to_json(v) for v in config] if isinstance(config, tuple) else config
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of `to_json`. Raises RequestError for a kind or a field that this version does not know."""
+    if isinstance(value, list):
+        return tuple(from_json(v) for v in value)
+    if not isinstance(value, dict):
+        return value
+    kind = KINDS.get(value.get("kind", ""))
+    if kind is None:
+        raise unknown("architecture", str(value.get("kind")), KINDS)
+    given = {k: from_json(v) for k, v in value.items() if k != "kind"}
+    known = [f.name for f in fields(kind)]
+    for name in given:
+        if name not in known:
+            raise unknown(f"field of {kind.__name__}", name, known)
+    return kind(**given)

@@ -1,0 +1,135 @@
+"""Tokenizer + positions + transformer = an encoder of any modality that has a tokenizer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from headwater.core.errors import RequestError
+from headwater.core.types import Features, Input, Tokens
+from headwater.core.verbs import Encoder, only
+from headwater.parts.positions import LearnedPositions, sincos
+from headwater.parts.tokens import TextTokenizer, TokenizerConfig, pick
+from headwater.parts.transformer import Tap, TransformerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenEncoderConfig:
+    """`pool`: the mean of the valid tokens, the class token, or the last valid token (texts).
+
+    `position`: fixed sines, a learned table for `grid` (which must then be given), or none (rotary trunks).
+    `input_norm`: a layer norm before the first block, as in CLIP's image tower.
+    """
+
+    tokenizer: TokenizerConfig
+    trunk: TransformerConfig
+    position: Literal["sincos", "learned", "none"] = "sincos"
+    grid: tuple[int, ...] = ()
+    class_token: bool = False
+    registers: int = 0
+    input_norm: bool = False
+    pool: Literal["mean", "class", "last"] = "mean"
+
+    def __post_init__(self) -> None:
+        if self.position == "learned" and not self.grid:
+            raise RequestError("TokenEncoderConfig: position=learned needs grid, the patches along each axis.")
+        if self.pool == "class" and not self.class_token:
+            raise RequestError("TokenEncoderConfig: pool=class needs class_token=True.")
+
+    def build(self) -> "TokenEncoder":
+        return TokenEncoder(self)
+
+
+class TokenEncoder(Encoder):
+    def __init__(self, config: TokenEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.modality, self.dim = config.tokenizer.modality, config.trunk.dim
+        self.tokenizer, self.trunk = config.tokenizer.build(self.dim), config.trunk.build()
+        self.table = LearnedPositions(config.grid, self.dim) if config.position == "learned" else None
+        self.n_prefix = config.registers + config.class_token
+        self.prefix = nn.Parameter(torch.zeros(self.n_prefix, self.dim)) if self.n_prefix else None
+        if self.prefix is not None:
+            nn.init.normal_(self.prefix, std=0.02)
+        self.input_norm = nn.LayerNorm(self.dim, eps=config.trunk.eps) if config.input_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Input,
+        keep: Int[Tensor, "b k"] | None = None,
+        hidden: Bool[Tensor, "b n"] | None = None,
+        stand_in: Float[Tensor, " d"] | None = None,
+    ) -> Features:
+        """Encode all tokens, or only those that `keep` names.
+
+        With `hidden`, all places are encoded and those that are True hold `stand_in` (a mask token) instead of
+        what is there, as SimMIM, BEiT and iBOT do.
+        """
+        tokens = self.embed(x, hidden, stand_in)
+        tokens = tokens if keep is None else pick(tokens, keep)
+        return self.summarise(self.trunk(*self._entering(tokens)), tokens.valid)
+
+    def embed(
+        self, x: Input, hidden: Bool[Tensor, "b n"] | None = None, stand_in: Float[Tensor, " d"] | None = None
+    ) -> Tokens:
+        """Tokens with their positions added, before any block."""
+        tokens = self.tokenizer(x)
+        vectors = tokens.x
+        if hidden is not None and stand_in is not None:
+            vectors = torch.where(hidden[..., None], stand_in.to(vectors.dtype), vectors)
+        if self.table is not None:
+            stretch = isinstance(x, Tensor) and not isinstance(self.tokenizer, TextTokenizer)
+            vectors = vectors + self.table(self.tokenizer.grid(x), stretch)
+        elif self.config.position == "sincos":
+            vectors = vectors + sincos(tokens.place[:1], self.dim).to(vectors.dtype)
+        return Tokens(vectors, tokens.valid, tokens.place)
+
+    def trace(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> list[Tap]:
+        """Each block's output, queries, keys and values; prefix tokens come first."""
+        tokens = self.embed(x)
+        return self.trunk.trace(*self._entering(tokens if keep is None else pick(tokens, keep)))
+
+    def summarise(self, out: Float[Tensor, "b q d"], valid: Bool[Tensor, "b n"] | None) -> Features:
+        prefix, tokens = out[:, : self.n_prefix], out[:, self.n_prefix :]
+        return Features(tokens, self._pool(prefix, tokens, valid), prefix if self.n_prefix else None, valid)
+
+    def _pool(self, prefix: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        if self.config.pool == "class":
+            return prefix[:, 0]
+        if self.config.pool == "last":
+            if valid is None:
+                return tokens[:, -1]
+            return tokens[torch.arange(len(tokens), device=tokens.device), valid.sum(1).clamp(min=1) - 1]
+        return mean_of(tokens, valid)
+
+    def _entering(self, tokens: Tokens) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What the first block sees: prefix tokens first, then the others."""
+        if self.prefix is None:
+            return self.input_norm(tokens.x), tokens.valid, tokens.place
+        b, q = len(tokens.x), self.n_prefix
+        x = torch.cat([self.prefix.to(tokens.x.dtype).expand(b, -1, -1), tokens.x], 1)
+        valid = None if tokens.valid is None else torch.cat([tokens.valid.new_ones(b, q), tokens.valid], 1)
+        place = torch.cat([tokens.place.new_zeros(b, q, tokens.place.shape[-1]), tokens.place], 1)
+        return self.input_norm(x), valid, place
+
+
+def mean_of(x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
+    """The mean of the valid tokens; zero for a sample that has none."""
+    if valid is None:
+        return x.mean(1)
+    weight = valid[..., None].to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def only_tokens(encoders: Mapping[str, Encoder], who: str) -> TokenEncoder:
+    """The one encoder of a method that hides tokens or aims at single ones. Raises RequestError for any other kind."""
+    encoder = only(encoders, who)
+    if not isinstance(encoder, TokenEncoder):
+        raise RequestError(
+            f"{who} hides tokens and needs an encoder made of them, such as --encoder vit-tiny; "
+            f"got a {type(encoder).__name__}, which sees every position."
+        )
+    return encoder

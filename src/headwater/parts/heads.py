@@ -1,0 +1,60 @@
+"""Small trainable maps on top of an encoder, thrown away after pre-training."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
+    """Linear maps of the given sizes with batch norm and ReLU between them.
+
+    `last_norm` ends in a batch norm without weights, as SimCLR's second version does.
+    """
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        last = b is sizes[-1] and len(layers) == 3 * (len(sizes) - 2)
+        layers += [nn.Linear(a, b, bias=last and not last_norm)]
+        if not last:
+            layers += [nn.BatchNorm1d(b), nn.ReLU(inplace=True)]
+    if last_norm:
+        layers.append(nn.BatchNorm1d(sizes[-1], affine=False))
+    return nn.Sequential(*layers)
+
+
+class DINOHead(nn.Module):
+    """Three linear maps with GELU, L2 normalisation, then prototypes of length one (Caron et al., 2021)."""
+
+    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        for layer in self.body:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck) / bottleneck**0.5)
+
+    def forward(self, x: Float[Tensor, "*b d"], frozen: bool = False) -> Float[Tensor, "*b k"]:
+        """The cosine with every prototype. While `frozen`, these get a gradient of zero: DDP waits for one of each."""
+        prototypes = F.normalize(self.prototypes, dim=-1)
+        if frozen:
+            prototypes = prototypes.detach() + 0 * prototypes
+        return F.linear(F.normalize(self.body(x), dim=-1), prototypes)
+
+
+class DINOHeads(nn.Module):
+    """A DINO head for samples and one for patches; or one for both, as in iBOT (Zhou et al., 2021)."""
+
+    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int, shared: bool) -> None:
+        super().__init__()
+        self.sample = DINOHead(dim, hidden, bottleneck, prototypes)
+        self.patch = None if shared else DINOHead(dim, hidden, bottleneck, prototypes)
+
+    def forward(
+        self, pooled: Float[Tensor, "v d"], patches: Float[Tensor, "b m d"], frozen: bool = False
+    ) -> tuple[Float[Tensor, "v k"], Float[Tensor, "b m k"]]:
+        return self.sample(pooled, frozen), (self.patch or self.sample)(patches, frozen)

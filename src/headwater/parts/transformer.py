@@ -1,0 +1,197 @@
+"""A pre-norm transformer over tokens, with everything the catalogue asks of one and no branch taken for what is off."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from headwater.core.errors import RequestError
+from headwater.parts.positions import rotate, rotation
+
+Activation = Literal["gelu", "quick-gelu", "relu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    activation: Activation = "gelu"
+    eps: float = 1e-6
+    qkv_bias: bool = True
+    drop_path: float = 0.0  # of the last block; grows linearly from 0 at the first
+    layer_scale: float = 0.0  # initial value; 0 leaves it out
+    rotary: bool = False
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise RequestError(f"TransformerConfig: dim {self.dim} does not divide into {self.heads} heads.")
+
+    def build(self) -> "Transformer":
+        return Transformer(self)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What one block computed: its output and the queries, keys and values of its attention."""
+
+    out: Float[Tensor, "b n d"]
+    q: Float[Tensor, "b h n e"]
+    k: Float[Tensor, "b h n e"]
+    v: Float[Tensor, "b h n e"]
+
+
+Turn = tuple[Tensor, Tensor] | None
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.causal = config.heads, config.causal
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def split(self, x: Float[Tensor, "b n d"], turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return (q, k, v) if turn is None else (rotate(q, *turn), rotate(k, *turn), v)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, allowed: Bool[Tensor, "b 1 #n n"] | None) -> Float[Tensor, "b n d"]:
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=self.causal and allowed is None)
+        out: Tensor = self.out(x.transpose(1, 2).flatten(2))
+        return out
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig, drop_path: float) -> None:
+        super().__init__()
+        hidden = int(config.dim * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(config.dim, eps=config.eps)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.dim, eps=config.eps)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.dim, hidden), _activation(config.activation), nn.Linear(hidden, config.dim)
+        )
+        self.scale1, self.scale2 = LayerScale.of(config), LayerScale.of(config)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b n d"], allowed: Tensor | None, turn: Turn) -> Float[Tensor, "b n d"]:
+        q, k, v = self.attention.split(self.norm1(x), turn)
+        return self._after(x, q, k, v, allowed)
+
+    def trace(self, x: Float[Tensor, "b n d"], allowed: Tensor | None, turn: Turn) -> Tap:
+        q, k, v = self.attention.split(self.norm1(x), turn)
+        return Tap(self._after(x, q, k, v, allowed), q, k, v)
+
+    def _after(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
+        x = x + self.drop_path(self.scale1(self.attention.mix(q, k, v, allowed)))
+        out: Tensor = x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+        return out
+
+
+class Transformer(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        last = max(1, config.depth - 1)
+        self.blocks = nn.ModuleList(Block(config, config.drop_path * i / last) for i in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.apply(_initialise)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        valid: Bool[Tensor, "b n"] | None = None,
+        place: Float[Tensor, "b n r"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Tokens that are not valid are never attended to; what comes out at their places means nothing."""
+        allowed, turn = self._context(x, valid, place)
+        for block in self.blocks:
+            x = block(x, allowed, turn)
+        out: Tensor = self.norm(x)
+        return out
+
+    def trace(
+        self,
+        x: Float[Tensor, "b n d"],
+        valid: Bool[Tensor, "b n"] | None = None,
+        place: Float[Tensor, "b n r"] | None = None,
+    ) -> list[Tap]:
+        """The same pass, block by block: for methods that aim at, or look into, inner layers."""
+        allowed, turn = self._context(x, valid, place)
+        taps: list[Tap] = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            taps.append(block.trace(x, allowed, turn))
+            x = taps[-1].out
+        return taps
+
+    def _context(self, x: Tensor, valid: Tensor | None, place: Tensor | None) -> tuple[Tensor | None, Turn]:
+        turn = None
+        if self.config.rotary:
+            if place is None:
+                raise RequestError("A rotary transformer needs the place of each token.")
+            turn = rotation(place, self.config.dim // self.config.heads)
+        if valid is None:
+            return None, turn
+        valid = valid | ~valid.any(1, keepdim=True)  # a sample without a single real token must not become NaN
+        allowed = valid[:, None, None, :]
+        if self.config.causal:
+            n = x.shape[1]
+            allowed = allowed & torch.ones(n, n, dtype=torch.bool, device=x.device).tril()
+        return allowed, turn
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel, small at the start (Touvron et al., 2021)."""
+
+    def __init__(self, dim: int, start: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), start))
+
+    @staticmethod
+    def of(config: TransformerConfig) -> nn.Module:
+        return LayerScale(config.dim, config.layer_scale) if config.layer_scale else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Skip the whole residual branch of a sample now and then (Huang et al., 2016).
+
+    It draws from torch's own generator, which the engine seeds anew at every step.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        return x * kept / (1 - self.rate)
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x): what OpenAI's CLIP was trained with."""
+
+    def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        return x * torch.sigmoid(1.702 * x)
+
+
+def _activation(name: Activation) -> nn.Module:
+    return {"gelu": nn.GELU, "quick-gelu": QuickGELU, "relu": nn.ReLU}[name]()
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,38 @@
+"""Views: batched random changes that keep what a sample is. No weights, no state; each is its own configuration."""
+
+from headwater.parts.views.colour import Blur, Colour, Grey, Noise, Solarise
+from headwater.parts.views.compose import Chain, MultiCrop, Retouch, View, Views
+from headwater.parts.views.image import Affine, CentreCrop, Crop, Elastic, Flip, Resize, rotations
+from headwater.parts.views.recipes import byol_views, dino_views, grey_view, simclr_view
+from headwater.parts.views.series import Corrupt, DropChannels, Jitter, Scale, Shift, Warp, Window
+
+__all__ = [
+    "Affine",
+    "Blur",
+    "CentreCrop",
+    "Chain",
+    "Colour",
+    "Corrupt",
+    "Crop",
+    "DropChannels",
+    "Elastic",
+    "Flip",
+    "Grey",
+    "Jitter",
+    "MultiCrop",
+    "Noise",
+    "Resize",
+    "Retouch",
+    "Scale",
+    "Shift",
+    "Solarise",
+    "View",
+    "Views",
+    "Warp",
+    "Window",
+    "byol_views",
+    "dino_views",
+    "grey_view",
+    "rotations",
+    "simclr_view",
+]

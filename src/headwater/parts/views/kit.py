@@ -1,0 +1,47 @@
+"""The views that suit a kind of data, by the part they play in a method."""
+
+from dataclasses import dataclass
+
+from headwater.parts.views.colour import Blur, Colour, Grey, Noise
+from headwater.parts.views.compose import Chain, View
+from headwater.parts.views.image import Affine, Crop, Flip, Resize
+from headwater.parts.views.recipes import grey_view
+from headwater.parts.views.series import Corrupt, Jitter, Scale, Shift, Warp
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewKit:
+    """weak     keeps nearly everything: for methods whose own mask is the corruption
+    strong   two of these should still be recognised as the same sample
+    large    as `strong` with most of the sample, and `small` with a part of it: for multi-crop
+    """
+
+    weak: View
+    strong: View
+    large: View
+    small: View
+
+
+def small_pictures(size: int, channels: int) -> ViewKit:
+    """Pictures up to 64 pixels. Grey ones (writing, scans) have an up and a left: they are tilted, never mirrored."""
+    if channels == 1:
+        strong = grey_view(size)
+        return ViewKit(weak=Chain(Resize(size), Affine(degrees=5, translate=0.05)), strong=strong, large=strong, small=strong)
+    colour: tuple[View, ...] = (Colour(0.4, 0.4, 0.4, 0.1, p=0.8), Grey(0.2)) if channels == 3 else (Colour(0.4, 0.4, p=0.8),)
+    return ViewKit(
+        weak=Crop(size, (0.6, 1.0)),
+        strong=Chain(Crop(size, (0.2, 1.0)), *colour, Blur(p=0.2, kernel=3)),
+        large=Chain(Crop(size, (0.4, 1.0)), *colour, Blur(p=0.2, kernel=3)),
+        small=Chain(Crop(size, (0.1, 0.4)), *colour),
+    )
+
+
+def series(length: int) -> ViewKit:
+    strong = Chain(Scale(0.3), Warp(0.2), Shift(0.2), Jitter(0.1))
+    return ViewKit(weak=Jitter(0.02), strong=strong, large=strong, small=strong)
+
+
+def table() -> ViewKit:
+    """A table has no geometry: a share of its cells is swapped with those of other rows (SCARF)."""
+    strong = Corrupt(0.4)
+    return ViewKit(weak=Corrupt(0.1), strong=strong, large=strong, small=strong)

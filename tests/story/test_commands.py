@@ -1,0 +1,135 @@
+"""Each command, run as a user would on real files, and what it leaves behind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import headwater as hw
+from tests.story.commands import headwater
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 real digits as PNG files, 16 x 16, in a folder per class."""
+    root = tmp_path_factory.mktemp("data") / "digits"
+    pictures, labels = load_digits(return_X_y=True)
+    for i in range(160):
+        at = root / f"digit-{labels[i]}" / f"{i:03}.png"
+        at.parent.mkdir(parents=True, exist_ok=True)
+        pixels = (pictures[i].reshape(8, 8) * 15.9).astype(np.uint8)
+        Image.fromarray(pixels).resize((16, 16), Image.Resampling.BILINEAR).save(at)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "mae"
+    hw.pretrain("mae", folder, out=out, steps=20, batch_size=32, device="cpu")
+    return out
+
+
+def test_doctor_describes_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = headwater(capsys, "doctor", "--data", folder)
+    assert said.code == 0 and "160" in said.out and "16" in said.out
+    assert headwater(capsys, "doctor", "--data", folder, "--json").json
+
+
+def test_pretrain_leaves_the_whole_truth_of_the_run(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    assert record["method"] == "mae" and record["outcome"]["done"] and record["fingerprint"]
+    assert any(line.startswith("fit.steps=20") for line in record["recipe"])
+    assert {"torch", "headwater", "python"} <= record["versions"].keys()
+    for name in ("metrics.jsonl", "health.json", "report.html", "views.png", "encoder/weights.safetensors"):
+        assert (run / name).stat().st_size > 0, name
+    assert "http://" not in (run / "report.html").read_text().replace("http://www.w3.org", "")
+
+
+def test_a_run_can_be_moved_and_loads_to_the_same_bits(run: Path, folder: Path, tmp_path: Path) -> None:
+    x = next(iter(hw.open(folder).read(i)["image"] for i in range(1)))[None]
+    before = hw.load(run)(x).pooled
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for path in sorted((run / "encoder").iterdir()):
+        (moved / path.name).write_bytes(path.read_bytes())
+    assert torch.equal(before, hw.load(moved)(x).pooled)
+
+
+def test_embed_writes_parquet_and_goes_on(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "vectors.parquet"
+    said = headwater(capsys, "embed", "-e", run, "-d", folder, "-o", out, "--json", "--dtype", "float16")
+    assert said.code == 0 and said.json["items"] == 160
+    table = pq.read_table(out / "part-00000.parquet")
+    assert table.column_names == ["id", "path", "label", "vector"] and len(table) == 160
+    assert table.column("label")[0].as_py().startswith("digit-") and Path(table.column("path")[0].as_py()).is_file()
+    direct = hw.embed(run, folder)
+    written = np.stack(table.column("vector").to_pylist())
+    np.testing.assert_allclose(written, direct, rtol=2e-3, atol=1e-3)
+    first = (out / "part-00000.parquet").stat().st_mtime_ns
+    assert headwater(capsys, "embed", "-e", run, "-d", folder, "-o", out, "--dtype", "float16").code == 0
+    assert (out / "part-00000.parquet").stat().st_mtime_ns == first
+
+
+def test_evaluate_measures_all_rivals_and_gives_a_verdict(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = headwater(
+        capsys, "evaluate", "-e", run, "-d", folder, "--labels-per-class", "1,all", "--draws", 2, "--json"
+    )
+    assert said.code == 0, said.err
+    rows = said.json["rows"]
+    kinds = {r["features"] for r in rows}
+    assert {"raw pixels", "untrained encoder", "trained from scratch", "pre-trained encoder"} < kinds
+    assert all(r["low"] <= r["mean"] <= r["high"] for r in rows)
+    assert said.json["verdict"]["words"] and said.json["data"]["duplicates_across"] == 0
+    assert (run / "evaluation.json").is_file()
+    shown = headwater(capsys, "report", run)
+    assert shown.code == 0 and "untrained encoder" in (run / "report.html").read_text()
+
+
+def test_adapt_trains_few_weights_and_leaves_an_encoder(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lora"
+    said = headwater(capsys, "adapt", "lora", "-e", run, "-d", folder, "-o", out, "--steps", 5, "--json")
+    assert said.code == 0, said.err
+    frozen, lora, full = said.json["rows"]
+    assert lora["trained_parameters"] < full["trained_parameters"] / 2
+    size = (out / "adapter" / "weights.safetensors").stat().st_size
+    assert size < (out / "encoder" / "weights.safetensors").stat().st_size / 2
+    assert hw.load(out).dim == hw.load(run).dim and 0 <= frozen["accuracy"] <= 1
+
+
+def test_a_killed_run_resumes_to_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    said = headwater(capsys, "verify-resume", "simclr", "--steps", 12, "--kills", 1, "--json")
+    assert said.code == 0 and said.json["same"] and said.json["tensors"] > 20
+
+
+def test_list_and_show_cover_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    found = headwater(capsys, "list", "--json").json
+    assert {"mae", "simclr", "dino", "lora", "teen"} <= {m["name"] for m in found}
+    for method in found:
+        shown = headwater(capsys, "show", method["name"])
+        assert shown.code == 0 and "arXiv" in shown.out
+    assert "method.mask.ratio=0.75" in headwater(capsys, "show", "MAE").out
+
+
+def test_tables_and_series_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for data, method in (("wine", "mae"), ("waves", "simclr")):
+        out = tmp_path / data
+        said = headwater(capsys, "pretrain", method, "-d", data, "-o", out, "--steps", 4, "--json")
+        assert said.code == 0, said.err
+        assert hw.embed(out, data).shape[0] == len(hw.open(data))
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("demo", "doctor", "pretrain", "embed", "evaluate", "adapt", "list", "show", "report", "verify-resume"):
+        said = headwater(capsys, command, "--help")
+        assert said.code == 0 and len(said.out) > 200, command
