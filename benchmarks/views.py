@@ -24,7 +24,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,6 +35,8 @@ SIDE, BATCH, WORKERS = 224, 32, 2
 
 def write_photos(folder: Path, count: int) -> list[Path]:
     """`count` JPEGs of 500 × 375 pixels: random crops of scikit-learn's two photographs."""
+    from sklearn.datasets import load_sample_images  # here, so that the worker processes start without it
+
     photos, draw = [Image.fromarray(p) for p in load_sample_images().images], random.Random(0)
     paths = []
     for i in range(count):

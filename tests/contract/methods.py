@@ -13,7 +13,8 @@ PAIRED = [n for n in METHODS if n.startswith("align.")]
 
 
 def encoders(name: str) -> dict[str, Encoder]:
-    found: dict[str, Encoder] = {"image": small.vit()}
+    tokens = getattr(catalogue.method_class(catalogue.load(name)), "tokens", False)
+    found: dict[str, Encoder] = {"image": small.vit() if tokens else small.convnet()}
     if name in PAIRED:
         found["text"] = small.text()
     return found

@@ -115,7 +115,7 @@ def test_the_paper_is_named_and_the_docstring_says_the_idea(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_docstring_has_the_four_lines(name: str) -> None:
     doc = catalogue.load(name).__doc__ or ""
-    found = re.findall(r"^    (corrupt|encode|predict|target)\s+\S", doc, flags=re.MULTILINE)
+    found = re.findall(r"^ *(corrupt|encode|predict|target)  +\S", doc, flags=re.MULTILINE)
     assert found == ["corrupt", "encode", "predict", "target"]
 
 

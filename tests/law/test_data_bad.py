@@ -163,6 +163,15 @@ def test_a_flipped_bit_in_a_zip_is_found(tmp_path):
     assert source.read(1)["image"].shape == (3, 6, 5)
 
 
+def test_an_archive_cut_after_it_was_opened(tmp_path):
+    path = packed(tmp_path, "tar", {f"{k}.bmp": encoded(pixels(k, 40, 40), "BMP") for k in range(3)})
+    source = open(path)
+    path.write_bytes(path.read_bytes()[:7000])
+    assert source.read(0)["image"].shape == (3, 40, 40)
+    with pytest.raises(Unreadable, match="the archive ends before this member does"):
+        source.read(2)
+
+
 def test_other_files_and_addresses(tmp_path):
     refused(r"ends in \.docx; expected a folder", put(tmp_path / "a.docx", b"x"))
     refused("names no files", put(tmp_path / "a.txt", b"\n\n"))

@@ -25,6 +25,7 @@ def build(**changes: object) -> dino.DINO:
     for p in (*method.teacher.parameters(), *method.teacher_head.parameters()):
         torch.nn.init.normal_(p, std=0.2)  # a teacher that is not the student
     torch.nn.init.normal_(method.centre, std=0.1)
+    method.started.fill_(True)
     return method
 
 
@@ -72,15 +73,23 @@ def test_no_view_is_compared_with_itself():
     torch.testing.assert_close(across_views(targets, logits), want)
 
 
-def test_the_centre_follows_what_everyones_teacher_says():
+def test_the_centre_starts_at_what_everyones_teacher_says_and_follows_it():
     method = build(centre_momentum=0.8)
     before = method.centre.clone()
-    carry = method(batch(), step()).carry
     views = VIEWS(batch().x["image"], step().rng)
     said = torch.cat([method.teacher_head.copy(method.teacher.copy(v).pooled) for v in views[:2]]).mean(0)
     elsewhere = torch.full((1, 12), 3.0)  # what another process heard
-    method.after_step(Step(Rng(0), 0.5, lambda x: torch.cat([x, elsewhere])), carry)
-    torch.testing.assert_close(method.centre, 0.8 * before + 0.2 * (said + elsewhere[0]) / 2)
+    now = Step(Rng(2), 0.5, lambda x: torch.cat([x, elsewhere]))
+    heard = (said + elsewhere[0]) / 2
+    method.after_step(now, method(batch(), now).carry)
+    torch.testing.assert_close(method.centre, 0.8 * before + 0.2 * heard)
+
+    method = build(centre_momentum=0.8)
+    method.started.fill_(False)
+    now = Step(Rng(2), 0.5, lambda x: torch.cat([x, elsewhere]))
+    method.after_step(now, method(batch(), now).carry)
+    torch.testing.assert_close(method.centre, heard)
+    assert method.started
 
 
 def test_what_the_teacher_says_of_everything_alike_is_centred_away():

@@ -103,7 +103,9 @@ def test_not_finite_once_goes_back_with_half_the_rate_and_finishes(tmp_path: Pat
 
 
 def test_not_finite_twice_stops_with_a_clear_message_and_keeps_the_healthy_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(WorkError, match=r"not finite at step \d+ again, at half the rate.*last healthy checkpoint is kept"):
+    with pytest.raises(
+        WorkError, match=r"not finite at step \d+ again, at half the rate.*last healthy checkpoint is kept"
+    ):
         fit(Line(bad=0.5), numbered, config(), out=tmp_path)
     _, kept, _ = checkpoint.latest(tmp_path / "checkpoints")
     assert all(t.isfinite().all() for t in kept.method.values())

@@ -98,6 +98,16 @@ def test_padding_never_counts():
     a, b = (method(Batch({"image": Ragged(v, extent)}), step()).value for v in (values, garbage))
     torch.testing.assert_close(a, b)
 
+    nn.init.zeros_(method.widen.weight)
+    nn.init.zeros_(method.widen.bias)
+    x = Ragged(values, extent)
+    target = method.config.mask(3, (4, 4), step().rng)[1].flatten(1)
+    counted = method.encoder.tokenizer.valid(x).gather(1, target)
+    assert not counted.all()
+    wanted = take(method.target(x), target)[counted]
+    want = F.smooth_l1_loss(torch.zeros_like(wanted), wanted)
+    torch.testing.assert_close(method(Batch({"image": x}), step()).value, want)
+
 
 def test_features_do_not_collapse():
     """A student who need only please a teacher could say the same of everything; here samples stay apart."""

@@ -80,7 +80,7 @@ def test_weights_of_another_adaptation_are_refused():
 
 
 def test_an_encoder_without_such_maps_is_told_what_it_has():
-    with pytest.raises(RequestError, match="query.*embed, out, qkv"):
+    with pytest.raises(RequestError, match=r"query.*embed, out, qkv"):
         lora.Config(where=("query",)).build().adapt(vit())
     with pytest.raises(RequestError, match="none"):
         lora.TINY.build().adapt(convnet())

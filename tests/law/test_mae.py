@@ -10,7 +10,7 @@ from headwater.core.rng import Rng
 from headwater.core.types import Batch, Mask, Ragged, Step
 from headwater.methods.reconstruct import mae
 from headwater.parts.encoders import TokenEncoder, TokenEncoderConfig
-from headwater.parts.masks import hide
+from headwater.parts.masks import hide, where_hidden
 from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, take
 from headwater.parts.transformer import TransformerConfig
 from headwater.parts.views import CentreCrop
@@ -76,6 +76,13 @@ def test_padding_never_counts():
     a, b = (method(Batch({"image": Ragged(v, extent)}), step()).value for v in (values, garbage))
     assert a.isfinite()
     torch.testing.assert_close(a, b)
+
+    nn.init.zeros_(method.to_patch.weight)
+    nn.init.zeros_(method.to_patch.bias)
+    x = Ragged(values, extent)
+    valid = method.encoder.tokenizer.valid(x)
+    hidden = where_hidden(method.config.mask(4, (4, 4), step().rng, valid)) & valid
+    torch.testing.assert_close(method(Batch({"image": x}), step()).value, method.target(x)[hidden].square().mean())
 
 
 def test_missing_cells_never_count():

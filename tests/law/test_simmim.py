@@ -64,6 +64,14 @@ def test_padding_never_counts():
     a, b = (method(Batch({"image": Ragged(v, extent)}), step()).value for v in (values, garbage))
     torch.testing.assert_close(a, b)
 
+    nn.init.zeros_(method.to_patch.weight)
+    nn.init.zeros_(method.to_patch.bias)
+    x = Ragged(values, extent)
+    valid = method.encoder.tokenizer.valid(x)
+    hidden = where_hidden(method.config.mask(3, (4, 4), step().rng, valid)) & valid
+    want = method.encoder.tokenizer.patches(x)[hidden].abs().mean()
+    torch.testing.assert_close(method(Batch({"image": x}), step()).value, want)
+
 
 @dataclass(frozen=True)
 class Given:

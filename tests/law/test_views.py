@@ -164,9 +164,12 @@ def test_series_the_same_however_split(view: View) -> None:
 
 
 @pytest.mark.parametrize("view", PICTURE_VIEWS, ids=repr)
-def test_threads_and_modes_change_nothing(view: View, two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("side", SIDES)
+def test_threads_and_modes_change_nothing(
+    view: View, side: int, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headwater.parts.views.compose.CACHE", 1)  # one picture at a time
-    x = (noise(12, 3, 60, 60) * 255).byte()
+    x = (noise(8, 3, side, side) * 255).byte()
     torch.set_num_threads(1)
     alone = view(x, Rng(3))
     torch.set_num_threads(2)
@@ -353,7 +356,7 @@ def test_colour_does_what_pillow_does(strength: tuple[float, float, float, float
         assert apart.quantile(0.99) < 6
 
 
-def test_colour_factors_are_uniform_and_orders_vary() -> None:
+def test_colour_factors_are_uniform() -> None:
     factor = Colour(0.8, 0.4, 2.0, 0.2).factors(4000, Rng(0)).numpy()
     for column, (low, high) in zip(factor.T, [(0.2, 1.8), (0.6, 1.4), (0, 3), (-0.2, 0.2)], strict=True):
         assert kstest(column, "uniform", (low, high - low)).pvalue > 1e-3
@@ -397,7 +400,7 @@ def test_grey_is_the_luma_and_leaves_other_channels_alone() -> None:
 
 def test_solarise_inverts_the_bright() -> None:
     x = torch.tensor([0.1, 0.4, 0.5, 0.9]).view(1, 1, 2, 2)
-    torch.testing.assert_close(Solarise()(x, Rng(0)).flatten(), torch.tensor([0.1, 0.4, 0.5, 0.1]))
+    torch.testing.assert_close(Solarise(0.4)(x, Rng(0)).flatten(), torch.tensor([0.1, 0.6, 0.5, 0.1]))
 
 
 def test_noise_has_its_spread() -> None:

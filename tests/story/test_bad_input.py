@@ -147,7 +147,7 @@ def test_an_unknown_method(capsys: Capture, pictures: Path, tmp_path: Path) -> N
 def test_an_output_folder_that_holds_another_run(capsys: Capture, pictures: Path, run: Path) -> None:
     before = (run / "run.json").read_text()
     wrong(pretrain(capsys, pictures, run), "another run", "--resume")
-    wrong(pretrain(capsys, pictures, run, "--resume", "--seed", 5), "seed")
+    wrong(pretrain(capsys, pictures, run, "--resume", "--steps", 4, "--seed", 5), "fit.seed=0 and not fit.seed=5")
     assert (run / "run.json").read_text() == before
     occupied = run.parent / "mine"
     occupied.mkdir()

@@ -80,9 +80,7 @@ def test_embed_writes_parquet_and_goes_on(
 def test_evaluate_measures_all_rivals_and_gives_a_verdict(
     run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = headwater(
-        capsys, "evaluate", "-e", run, "-d", folder, "--labels-per-class", "1,all", "--draws", 2, "--json"
-    )
+    said = headwater(capsys, "evaluate", "-e", run, "-d", folder, "--labels-per-class", "1,all", "--draws", 2, "--json")
     assert said.code == 0, said.err
     rows = said.json["rows"]
     kinds = {r["features"] for r in rows}
@@ -130,6 +128,17 @@ def test_tables_and_series_too(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("demo", "doctor", "pretrain", "embed", "evaluate", "adapt", "list", "show", "report", "verify-resume"):
+    for command in (
+        "demo",
+        "doctor",
+        "pretrain",
+        "embed",
+        "evaluate",
+        "adapt",
+        "list",
+        "show",
+        "report",
+        "verify-resume",
+    ):
         said = headwater(capsys, command, "--help")
         assert said.code == 0 and len(said.out) > 200, command

@@ -83,7 +83,9 @@ def adapt(
             _save(folder, module, trained, pretrained, identity)
     result = {"data": source.name, "n_pool": len(pool), "n_test": len(tested), "rows": rows}
     run.write_json(folder / "adaptation.json", result)
-    run.add(folder, versions=versions(), data={"name": source.name, "fingerprint": source.fingerprint, "n": len(source)})
+    run.add(
+        folder, versions=versions(), data={"name": source.name, "fingerprint": source.fingerprint, "n": len(source)}
+    )
     if progress is not None:
         progress.end()
     return result
@@ -113,7 +115,9 @@ def _train(
     modality, started = pretrained.modality, time.monotonic()
     side = pretrained.card.preprocessing.get("size")
     facts = {modality: {**pool.spec[modality], **({"size": tuple(side)} if side else {})}}
-    made = replace(classify.SMALL, classes=len(pool.classes)).viewed(kit_for(modality, facts)).build({modality: encoder})
+    made = (
+        replace(classify.SMALL, classes=len(pool.classes)).viewed(kit_for(modality, facts)).build({modality: encoder})
+    )
     fit(made, Loader(pool, config.batch_size, seed=config.seed), config, device=device, progress=progress)
     guess, _ = vectors(classify.Scorer(made), Loader(test, 256), len(test), pretrained.prepare, device)
     trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
@@ -132,4 +136,6 @@ def _save(
     write_folder(folder / "adapter", {"weights.safetensors": new}, {"adapter.json": {"format": 1, **identity}})
     merged = module.merge(copy.deepcopy(trained.encoder))
     provenance = {**pretrained.card.provenance, "adapted_by": identity["method"], "adapted_on": identity["recipe"]}
-    save_encoder(folder / "encoder", merged, Card(pretrained.card.architecture, pretrained.card.preprocessing, provenance))
+    save_encoder(
+        folder / "encoder", merged, Card(pretrained.card.architecture, pretrained.card.preprocessing, provenance)
+    )

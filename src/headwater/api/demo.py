@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -42,6 +41,7 @@ def demo(out: str | Path, *, seed: int = 0, say: Callable[[str], None] = print) 
     result = evaluate(load(folder), source, progress=Progress())
     for line in evaluation_lines(result):
         say(f"   {line}")
+    say(f"\n   {result['verdict']['words']}")
     embed_map(folder, source, vectors)
     page = render(folder)
     seconds = time.monotonic() - started

@@ -28,7 +28,9 @@ class Proof:
     differing: list[str]
 
 
-def verify_resume(method: str, data: str, *, steps: int = 40, kills: int = 2, seed: int = 0, set: Sequence[str] = ()) -> Proof:
+def verify_resume(
+    method: str, data: str, *, steps: int = 40, kills: int = 2, seed: int = 0, set: Sequence[str] = ()
+) -> Proof:
     """Train once undisturbed, and once killed (SIGKILL) at `kills` random moments and resumed; compare the ends.
 
     Each run is a process of its own, as a user's would be. Raises WorkError when a run fails for another reason.
@@ -48,14 +50,20 @@ def verify_resume(method: str, data: str, *, steps: int = 40, kills: int = 2, se
         _finish([*command, "--out", str(broken), "--resume"])
         a, b = (checkpoint.load(run / "checkpoints", steps) for run in (whole, broken))
     ours, theirs = {**a.method, **a.optimiser}, {**b.method, **b.optimiser}
-    differing = sorted(n for n in ours.keys() | theirs.keys() if n not in ours or n not in theirs or not torch.equal(ours[n], theirs[n]))
+    differing = sorted(
+        n
+        for n in ours.keys() | theirs.keys()
+        if n not in ours or n not in theirs or not torch.equal(ours[n], theirs[n])
+    )
     return Proof(not differing, killed, len(ours), differing)
 
 
 def _finish(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=_environment())
     if done.returncode:
-        raise WorkError(f"A run to compare with failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}")
+        raise WorkError(
+            f"A run to compare with failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}"
+        )
 
 
 def _kill(command: list[str], out: Path, at: int) -> int:

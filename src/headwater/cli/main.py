@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import click
 import typer
 
-from headwater.core.errors import RequestError, WorkError
 from headwater.cli import show as shown
+from headwater.core.errors import RequestError, WorkError
 
 app = typer.Typer(
     name="headwater",
@@ -21,15 +21,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DATA_HELP = "A folder, glob, list (.txt), archive (.zip, .tar), table (.csv, .parquet), array (.npy, .npz), URL, or a built-in such as digits."
+DATA_HELP = (
+    "A folder, glob, list (.txt), archive (.zip, .tar), table (.csv, .parquet), array (.npy, .npz), URL, "
+    "or a built-in such as digits."
+)
 Data = Annotated[str, typer.Option("--data", "-d", help=DATA_HELP)]
-Labels = Annotated[str | None, typer.Option(help="A CSV file of labels (file.csv or file.csv:column), or a column of the table.")]
+Labels = Annotated[
+    str | None, typer.Option(help="A CSV file of labels (file.csv or file.csv:column), or a column of the table.")
+]
 Out = Annotated[str, typer.Option("--out", "-o", help="The folder to write.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int, typer.Option(help="Threads that decode.")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples per step, over all processes.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value; `headwater show METHOD` lists the fields.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="path.to.field=value; `headwater show METHOD` lists the fields.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 
 
@@ -69,9 +76,13 @@ def pretrain(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
-    encoder: Annotated[str, typer.Option(help="An architecture such as vit-small/16 or resnet-18; the default suits the data.")] = "",
+    encoder: Annotated[
+        str, typer.Option(help="An architecture such as vit-small/16 or resnet-18; the default suits the data.")
+    ] = "",
     labels: Labels = None,
-    holdout: Annotated[float, typer.Option(help="Share of the data never seen; `evaluate` tests on just that.", min=0.0, max=0.9)] = 0.0,
+    holdout: Annotated[
+        float, typer.Option(help="Share of the data never seen; `evaluate` tests on just that.", min=0.0, max=0.9)
+    ] = 0.0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     workers: Workers = 2,
@@ -156,7 +167,9 @@ def evaluate(
     labels_per_class: Annotated[str, typer.Option(help="Label budgets, separated by commas.")] = "1,5,10,all",
     baselines: Annotated[str, typer.Option(help="Of raw, pca, random and scratch.")] = "raw,pca,random,scratch",
     draws: Annotated[int, typer.Option(help="Label draws per budget.", min=1)] = 5,
-    test: Annotated[float, typer.Option(help="Share to test on, unless the run held out its own.", min=0.01, max=0.9)] = 0.28,
+    test: Annotated[
+        float, typer.Option(help="Share to test on, unless the run held out its own.", min=0.01, max=0.9)
+    ] = 0.28,
     seed: Annotated[int | None, typer.Option(help="Of the split and the draws; the run's own by default.")] = None,
     device: Device = "cpu",
     workers: Workers = 2,
@@ -233,7 +246,9 @@ def list_(
 @app.command()
 def show(
     method: Annotated[str, typer.Argument(help="A method by name.")],
-    data: Annotated[str, typer.Option("--data", "-d", help="Show the recipe for this data instead of the published one.")] = "",
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="Show the recipe for this data instead of the published one.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Show a method: idea, paper, what differs from it, every field that --set can change, and measured numbers."""

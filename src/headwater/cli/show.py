@@ -16,7 +16,9 @@ def budgets(text: str) -> list[int | str]:
     for part in text.split(","):
         word = part.strip()
         if word != "all" and not (word.isdigit() and int(word) > 0):
-            raise RequestError(f"--labels-per-class {text!r}: expected whole numbers and 'all', such as 1,5,10,all; got {word!r}.")
+            raise RequestError(
+                f"--labels-per-class {text!r}: expected whole numbers and 'all', such as 1,5,10,all; got {word!r}."
+            )
         found.append(word if word == "all" else int(word))
     return found
 
@@ -45,6 +47,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     from headwater.report.table import evaluation_lines
 
     print("\n".join(evaluation_lines(result)))
+    print(f"\n{result['verdict']['words']}")
 
 
 def print_adaptation(result: dict[str, Any]) -> None:
@@ -69,7 +72,9 @@ def catalogue_lines(folder: str) -> list[dict[str, Any]]:
         module = catalogue.load(name)
         idea = (module.__doc__ or "").splitlines()[0]
         paper = module.PAPER
-        found.append({"name": catalogue.short(name), "folder": catalogue.folder(name), "year": paper.year, "idea": idea})
+        found.append(
+            {"name": catalogue.short(name), "folder": catalogue.folder(name), "year": paper.year, "idea": idea}
+        )
     return sorted(found, key=lambda m: (ORDER.index(m["folder"]), m["year"]))
 
 
@@ -123,8 +128,8 @@ def print_method(facts: dict[str, Any]) -> None:
 
 
 def print_proof(proof: dict[str, Any]) -> None:
-    at = " and ".join(str(k) for k in proof["killed_at"])
+    at, n, differing = " and ".join(str(k) for k in proof["killed_at"]), proof["tensors"], proof["differing"]
     if proof["same"]:
-        print(f"Killed at step {at} and resumed: all {proof['tensors']} tensors of weights and optimiser agree bit for bit.")
+        print(f"Killed at step {at} and resumed: all {n} tensors of weights and optimiser agree bit for bit.")
     else:
-        print(f"Killed at step {at} and resumed: {len(proof['differing'])} of {proof['tensors']} tensors differ, such as {proof['differing'][0]}.")
+        print(f"Killed at step {at} and resumed: {len(differing)} of {n} tensors differ, such as {differing[0]}.")

@@ -104,12 +104,12 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says: one vector per token (in the order asked for) and one per sample.
+    """What an encoder says: one vector per token (in the order asked for) and one, as a rule as wide, per sample.
 
     `prefix` holds the outputs of class and register tokens, `valid` is as in `Tokens`.
     """
 
     tokens: Float[Tensor, "b n d"]
-    pooled: Float[Tensor, "b d"]
+    pooled: Float[Tensor, "b e"]
     prefix: Float[Tensor, "b q d"] | None = None
     valid: Bool[Tensor, "b n"] | None = None

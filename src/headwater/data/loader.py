@@ -203,5 +203,3 @@ def _count(start: int) -> Iterator[int]:
     while True:
         yield step
         step += 1
-
-

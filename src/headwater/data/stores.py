@@ -19,7 +19,6 @@ import pyarrow as pa
 from headwater.core.errors import Unreadable
 from headwater.data.source import digest
 
-
 PART = 65536  # names that are Python strings at one time
 
 

@@ -136,7 +136,13 @@ def restore_optimiser(method: nn.Module, optimiser: torch.optim.Optimizer, tenso
     for full, value in tensors.items():
         name, _, key = full.rpartition("/")
         parameter = trained[name]
-        optimiser.state[parameter][key] = value.to(parameter.device).clone()
+        # moments must lie in memory as their weight does (channels last, say): the fused kernel walks them side by side
+        alike = (
+            torch.empty_like(parameter)
+            if value.shape == parameter.shape
+            else torch.empty_like(value, device=parameter.device)
+        )
+        optimiser.state[parameter][key] = alike.detach().copy_(value)
 
 
 def _sha256(path: Path) -> str:

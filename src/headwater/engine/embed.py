@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ RECORD = "_embedding.json"
 UNREADABLE = "_unreadable.json"
 
 
+@runtime_checkable
 class Pass(Protocol):
     """One ordered pass over some items: what a loader offers."""
 

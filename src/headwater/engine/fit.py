@@ -102,33 +102,41 @@ def fit(
     elif out is not None:
         run.save()
     run.open_journal(resume)
+    started = time.monotonic()
     if progress is not None:
         progress.begin("step", config.steps)
-    started, meter = time.monotonic(), _Meter(run.device)
-    with _signals() as stop:
-        batches = stream(run.state.step)
-        while run.state.step < config.steps:
-            loss, norm = run.step(batches, meter)
-            meter.add(loss, norm)
-            if not run.due(config.log_every) and not (stop and run.world.size == 1):
-                continue
-            if not meter.finite():
-                run.roll_back(meter)
-                batches = stream(run.state.step)
-                continue
-            line = run.log(meter, facts())
-            if progress is not None and run.world.main:
-                progress.show(run.state.step, _facts(line, run.verdict))
-            stopping = run.world.any(bool(stop))
-            if run.due(run.save_every) or stopping:
-                run.save()
-            if stopping:
-                break
-    if progress is not None:
-        progress.end()
-    run.close()
+    try:
+        with _signals() as stop:
+            _loop(run, stream, stop, progress if run.world.main else None, facts)
+    finally:
+        run.close()
+        if progress is not None:
+            progress.end()
     done = run.state.step >= config.steps
     return Outcome(done, run.state.step, time.monotonic() - started, run.verdict, run.lines)
+
+
+def _loop(
+    run: "_Run", stream: Stream, stop: list[int], progress: Progress | None, facts: Callable[[], Mapping[str, Any]]
+) -> None:
+    config, meter, batches = run.config, _Meter(run.device), stream(run.state.step)
+    while run.state.step < config.steps:
+        loss, norm = run.step(batches, meter)
+        meter.add(loss, norm)
+        if not run.due(config.log_every) and not (stop and run.world.size == 1):
+            continue
+        if not meter.finite():
+            run.roll_back(meter)
+            batches = stream(run.state.step)
+            continue
+        line = run.log(meter, facts())
+        if progress is not None:
+            progress.show(run.state.step, _facts(line, run.verdict))
+        stopping = run.world.any(bool(stop))
+        if run.due(run.save_every) or stopping:
+            run.save()
+        if stopping:
+            return
 
 
 class _Run:

@@ -67,7 +67,8 @@ class ConvNet(Encoder):
         self.normalise = Normalise(config.channels)
         self.body = _resnet(config) if isinstance(config, ResNetConfig) else _convnext(config)
         if config.rank == 2:
-            self.body.to(memory_format=torch.channels_last)  # a third faster on CPUs, and what GPUs want
+            # a third faster on CPUs, and what GPUs want
+            self.body = torch.nn.utils.convert_conv2d_weight_memory_format(self.body, torch.channels_last)
 
     def forward(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> Features:
         if keep is not None:
@@ -86,14 +87,12 @@ class Residual(nn.Module):
     def __init__(self, rank: int, width_in: int, width: int, stride: int) -> None:
         super().__init__()
         conv, norm = CONV[rank - 1], BATCH_NORM[rank - 1]
-        last = norm(width)
-        nn.init.zeros_(last.weight)  # each block starts as the identity
         self.body = nn.Sequential(
             conv(width_in, width, 3, stride, 1, bias=False),
             norm(width),
             nn.ReLU(inplace=True),
             conv(width, width, 3, 1, 1, bias=False),
-            last,
+            norm(width),
         )
         self.skip = (
             nn.Identity()

@@ -9,7 +9,7 @@ All problems share the two matrix products of an iteration. A step changes the l
 needs no matrix product at all. And the search runs along the principal axes of the features, scaled so that the
 Hessian at the start is close to the identity: some ten iterations do there what takes a hundred in the raw coordinates.
 
-Shapes: n rows, d features, b problems, c classes, r axes.
+Shapes: n rows, d features, e = d + 1 with the bias, b problems, c classes, r axes.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from torch import Tensor
 
 MEMORY = 10  # steps, and changes of the gradient along them, that L-BFGS remembers
 ROWS_PER_AXIS = 8  # the axes only precondition, so this many rows per feature estimate them well enough
-WORKING_BYTES = 1 << 30  # what the logits of the problems solved together may take
+TOGETHER_BYTES = 1 << 24  # logits of the strengths solved at once: small problems gain by company, large ones wait
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Fit:
     finished    False where `max_iter` ended the search
     """
 
-    weight: Float[Tensor, "b c d+1"]
+    weight: Float[Tensor, "b c e"]
     objective: Float[Tensor, " b"]
     gradient: Float[Tensor, " b"]
     finished: Bool[Tensor, " b"]
@@ -45,7 +45,7 @@ class Fit:
 class Axes:
     """The principal axes of the features, as columns, and the second moment along each; the bias is an axis too."""
 
-    basis: Float[Tensor, "d+1 r"]
+    basis: Float[Tensor, "e r"]
     moment: Float[Tensor, " r"]
 
 
@@ -72,7 +72,7 @@ def solve(
     classes: int,
     penalty: Float[Tensor, " b"],
     rows: Bool[Tensor, "b n"] | None = None,
-    start: Float[Tensor, "b c d+1"] | None = None,
+    start: Float[Tensor, "b c e"] | None = None,
     axes: Axes | None = None,
     max_iter: int = 500,
     tol: float = 1e-4,
@@ -119,10 +119,11 @@ def solve(
     log_p = z.log_softmax(-1)
     objective = data_term(log_p) + dot(ridge * weight, weight) / 2
     g, largest = gradient(log_p, weight)
-    steps, changes = g.new_zeros(b, 0, g.shape[1]), g.new_zeros(b, 0, g.shape[1])
+    span = g.new_zeros(b, 2 * MEMORY + 1, g.shape[1])
     live, iterations = torch.ones(b, dtype=torch.bool), 0
     while iterations < max_iter:
-        u = descent_direction(g, steps, changes)
+        span[:, -1] = g
+        u = descent_direction(span, (iterations - 1) % MEMORY)
         live = live & ((largest > tol) | (-(g * u).sum(1) / 2 > tol * objective))
         if not bool(live.any()):
             break
@@ -147,8 +148,8 @@ def solve(
         z, weight = moved, weight + taken[..., None] * ahead
         g_new, largest_new = gradient(log_p, weight)
         g_new = torch.where(live[:, None], g_new, g)
-        steps = torch.cat([steps[:, 1 - MEMORY :], (taken * u)[:, None]], 1)
-        changes = torch.cat([changes[:, 1 - MEMORY :], (g_new - g)[:, None]], 1)
+        slot = (iterations - 1) % MEMORY
+        span[:, slot], span[:, MEMORY + slot] = taken * u, g_new - g
         g, objective = g_new, torch.where(live, trial, objective)
         largest = torch.where(live, largest_new, largest)
     return Fit(weight, objective, largest, ~live, iterations)
@@ -165,31 +166,30 @@ def dot(a: Float[Tensor, "b c s"], b: Float[Tensor, "b c s"]) -> Float[Tensor, "
     return (a * b).sum((1, 2), dtype=torch.float64)
 
 
-def descent_direction(
-    g: Float[Tensor, "b s"], steps: Float[Tensor, "b m s"], changes: Float[Tensor, "b m s"]
-) -> Float[Tensor, "b s"]:
+def descent_direction(span: Float[Tensor, "b v s"], newest: int) -> Float[Tensor, "b s"]:
     """The two-loop recursion of L-BFGS (Nocedal 1980), per problem.
 
-    Done on the coefficients of steps, changes and gradient, for which their products are enough: two passes over the
-    long vectors instead of four per step remembered.
+    `span` holds m steps, the m changes of the gradient along them, and the gradient; `newest` is the latest step, and
+    the older ones lie before it, round the end. The recursion runs on the coefficients of these vectors, for which
+    their products are enough: two passes over the long vectors instead of four per step remembered.
     """
-    m = steps.shape[1]
-    span = torch.cat([steps, changes, g[:, None]], 1)
+    m = span.shape[1] // 2
+    order = [(newest - i) % m for i in range(m)]
     products = (span @ span.mT).double()
     curvature = products[:, range(m), range(m, 2 * m)]
     # where rounding hides the curvature, or nothing moved, a step says nothing
     inverse = torch.where(curvature > 0, 1 / curvature, 0)
-    v = products.new_zeros(len(g), 2 * m + 1)
+    v = products.new_zeros(len(span), 2 * m + 1)
     v[:, -1] = -1
-    used = products.new_zeros(len(g), m)
-    for i in reversed(range(m)):
+    used = products.new_zeros(len(span), m)
+    for i in order:
         used[:, i] = inverse[:, i] * (products[:, i] * v).sum(1)
         v[:, m + i] -= used[:, i]
-    if m:
-        v *= torch.where(inverse[:, -1] > 0, curvature[:, -1] / products[:, 2 * m - 1, 2 * m - 1], 1)[:, None]
-    for i in range(m):
+    length = products[:, m + newest, m + newest]
+    v *= torch.where(inverse[:, newest] > 0, curvature[:, newest] / length, 1)[:, None]
+    for i in reversed(order):
         v[:, i] += used[:, i] - inverse[:, i] * (products[:, m + i] * v).sum(1)
-    return (v.to(g.dtype)[:, None] @ span)[:, 0]
+    return (v.to(span.dtype)[:, None] @ span)[:, 0]
 
 
 def penalty_of(strengths: Float[Tensor, " b"], rows: Int[Tensor, " b"] | int, classes: int) -> Float[Tensor, " b"]:
@@ -217,12 +217,12 @@ def cross_validate(
 ) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
     """Held-out accuracy and log-loss of each C in `strengths`, which must ascend, over the folds `held_out`.
 
-    All folds and as many strengths as fit into WORKING_BYTES are solved at once; the next lot starts from the last
+    All folds and as many strengths as TOGETHER_BYTES allows are solved at once; the next lot starts from the last
     solution of the one before. The axes come from all rows: they shape the search, not the solution.
     """
     folds, axes = len(held_out), principal_axes(x)
     start: Tensor | None = None
-    together = max(1, WORKING_BYTES // (5 * x.element_size() * len(x) * classes * folds))
+    together = max(1, TOGETHER_BYTES // (x.element_size() * len(x) * classes * folds))
     hits, losses = [], []
     for first in range(0, len(strengths), together):
         lot = torch.tensor(strengths[first : first + together], dtype=x.dtype)

@@ -1,9 +1,11 @@
 """BYOL: predict what a slow copy of the network says of another view, without comparing to any other sample.
 
-corrupt   two views, drawn by two different recipes
-encode    both with the online network, both with its slow copy
-predict   from the online projection of one view ...
-target    ... the slow copy's projection of the other
+    corrupt   two views, drawn by two different recipes
+    encode    both with the online network, both with its slow copy
+    predict   from the online projection of one view ...
+    target    ... the slow copy's projection of the other
+
+The head that predicts and the slowness of the copy keep it from giving every sample the same answer.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,11 @@
 """SimCLR: two random views of a sample must recognise each other among all others in the batch.
 
-corrupt   two independent views
-encode    both, with one encoder
-predict   a projection head, thrown away afterwards
-target    the other view, against every other sample of the batch
+    corrupt   two independent views
+    encode    both, with one encoder
+    predict   a projection head, thrown away afterwards
+    target    the other view, against every other sample of the batch
+
+The larger the batch, the harder the choice and the better the representation.
 """
 
 import math
@@ -23,7 +25,8 @@ PAPER = Paper(
     title="A Simple Framework for Contrastive Learning of Visual Representations",
     year=2020,
     arxiv="2002.05709",
-    differs="AdamW with cosine decay instead of LARS.",
+    differs="AdamW with cosine decay instead of LARS; the head ends in a batch norm without weights; small data uses a "
+    "smaller head and a higher temperature.",
 )
 
 

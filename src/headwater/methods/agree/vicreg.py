@@ -1,9 +1,11 @@
 """VICReg: two views agree, while every feature keeps varying and no two features say the same.
 
-corrupt   two views, drawn by two different recipes
-encode    both, with one encoder
-predict   an expander to many dimensions, thrown away afterwards
-target    the other view; variance and covariance over the batch forbid the trivial answer
+    corrupt   two views, drawn by two different recipes
+    encode    both, with one encoder
+    predict   an expander to many dimensions, thrown away afterwards
+    target    the other view; variance and covariance over the batch forbid the trivial answer
+
+So it needs neither other samples to tell apart nor a second network.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ from headwater.core.types import Batch, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper, only
 from headwater.parts.heads import mlp
 from headwater.parts.losses import variance_invariance_covariance
-from headwater.parts.views import View, byol_views
+from headwater.parts.views import Crop, View, byol_views
 from headwater.parts.views.kit import ViewKit
 
 PAPER = Paper(
@@ -42,7 +44,7 @@ class Config:
 
 
 SMALL = Config(expander=(512, 512))
-TINY = Config(views=byol_views(16), expander=(16, 16))
+TINY = Config(views=(Crop(16, (0.6, 1.0)),) * 2, expander=(16, 16))
 
 
 class VICReg(Method):

@@ -1,9 +1,11 @@
 """CLIP: two encoders of two modalities put the members of a pair at the same place.
 
-corrupt   little: a random view of the pictures, nothing for the text
-encode    each modality with its own encoder
-predict   one linear map per modality into a shared space
-target    the other half of the pair, against those of every other sample of the batch
+    corrupt   little: a random view of the pictures, nothing for the text
+    encode    each modality with its own encoder
+    predict   one linear map per modality into a shared space
+    target    the other half of the pair, against those of every other sample of the batch
+
+Afterwards a class is described in words: `classifier` makes a vector of its prompts, to be compared with `embed`.
 """
 
 import math
@@ -59,7 +61,7 @@ class Config:
 
 
 SMALL = Config(dim=64)
-TINY = Config(view=Crop(16), dim=8)
+TINY = Config(view=Crop(16, (0.9, 1.0)), dim=8)
 
 
 class CLIP(Method):

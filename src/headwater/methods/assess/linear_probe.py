@@ -50,7 +50,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         C: float | None = None,
-        Cs: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
+        Cs: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
         cv: int = 5,
         max_iter: int = 500,
         tol: float = 1e-4,
@@ -100,7 +100,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return torch.from_numpy(both).softmax(1).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
+        best = self.predict_proba(X).argmax(1)
+        return np.asarray(self.classes_[best])
 
     def _search(self, x: Tensor, y: Tensor) -> float:
         strengths, folds = sorted(self.Cs), min(self.cv, int(y.bincount().min()))
@@ -115,6 +116,5 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tried = self.Cs if self.C is None else (self.C,)
         if not tried or not all(0 < c < float("inf") for c in tried):
             raise RequestError(f"LinearProbe needs finite strengths C above 0; got {tried}.")
-        got = f"cv={self.cv}, max_iter={self.max_iter}, tol={self.tol}"
         if self.cv < 2 or self.max_iter < 1 or not self.tol > 0:
-            raise RequestError(f"LinearProbe needs cv >= 2, max_iter >= 1 and tol > 0; got {got}.")
+            raise RequestError(f"LinearProbe needs cv >= 2, max_iter >= 1, tol > 0; got {self.get_params()}.")

@@ -27,8 +27,8 @@ PAPER = Paper(
     title="Emerging Properties in Self-Supervised Vision Transformers",
     year=2021,
     arxiv="2104.14294",
-    differs="constant weight decay; while prototypes are frozen they get a gradient of zero instead of none; "
-    "small data uses fewer prototypes and a faster teacher.",
+    differs="constant weight decay; the centre starts at what the teacher says of the first batch, not at zero; frozen "
+    "prototypes get a gradient of zero, not none; small data uses fewer prototypes and a faster teacher.",
 )
 
 
@@ -56,11 +56,14 @@ class Config:
 SMALL = Config(
     views=dino_views(64, 32, n_small=4), hidden=256, bottleneck=64, prototypes=256, momentum=Cosine(0.99, 1.0)
 )
-TINY = Config(views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, prototypes=12)
+TINY = Config(  # a teacher so slow that the losses of a few dozen steps can be compared
+    views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, prototypes=12, momentum=Cosine(0.9999, 1.0)
+)
 
 
 class DINO(Method):
     centre: Tensor
+    started: Tensor
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class DINO(Method):
         self.head = DINOHead(encoder.dim, config.hidden, config.bottleneck, config.prototypes)
         self.teacher, self.teacher_head = Ema(encoder), Ema(self.head)
         self.register_buffer("centre", torch.zeros(config.prototypes))
+        self.register_buffer("started", torch.tensor(False))
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         c = self.config
@@ -75,16 +79,18 @@ class DINO(Method):
         said = torch.cat(by_size(lambda v: self.teacher_head(self.teacher(v).pooled), views[: c.views.n_large]))
         frozen = step.progress < c.freeze
         guess = by_size(lambda v: self.head(self.encoder(v).pooled, frozen) / c.student_temperature, views)
-        target = ((said - self.centre) / c.teacher_temperature(step.progress)).softmax(-1)
+        mean = step.gather(said.mean(0, keepdim=True)).mean(0)
+        centre = torch.where(self.started, self.centre, mean)
+        target = ((said - centre) / c.teacher_temperature(step.progress)).softmax(-1)
         most = torch.tensor(math.log(c.prototypes))
         metrics = {"chance": most, "teacher_entropy": entropy(target), "teacher_entropy_max": most}
-        return Loss(
-            across_views(target.chunk(c.views.n_large), guess), metrics, carry={"said": said.mean(0, keepdim=True)}
-        )
+        carry = {"centre": centre.lerp(mean, 1 - c.centre_momentum)}
+        return Loss(across_views(target.chunk(c.views.n_large), guess), metrics, carry)
 
     @torch.no_grad()
     def after_step(self, step: Step, carry: Mapping[str, Tensor]) -> None:
-        self.centre.lerp_(step.gather(carry["said"]).mean(0), 1 - self.config.centre_momentum)
+        self.centre.copy_(carry["centre"])
+        self.started.fill_(True)
         momentum = self.config.momentum(step.progress)
         self.teacher.follow(self.encoder, momentum)
         self.teacher_head.follow(self.head, momentum)

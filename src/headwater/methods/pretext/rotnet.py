@@ -1,9 +1,11 @@
 """RotNet: turn each picture by every multiple of 90 degrees and tell by how much.
 
-corrupt   all four quarter turns of each picture, by moving pixels only
-encode    the turned picture
-predict   four logits
-target    the number of quarter turns, a label the corruption made
+    corrupt   all four quarter turns of each picture, by moving pixels only
+    encode    the turned picture
+    predict   four logits
+    target    the number of quarter turns, a label the corruption made
+
+To see which way is up, a network has to know what it looks at.
 """
 
 import math
@@ -16,7 +18,7 @@ from torch import nn
 
 from headwater.core.types import Batch, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper, only
-from headwater.parts.views import Crop, View, rotations
+from headwater.parts.views import CentreCrop, Crop, View, rotations
 from headwater.parts.views.kit import ViewKit
 
 PAPER = Paper(
@@ -43,7 +45,7 @@ class Config:
 
 
 SMALL = Config()
-TINY = Config(view=Crop(16))
+TINY = Config(view=CentreCrop(16, 1.0))
 
 
 class RotNet(Method):

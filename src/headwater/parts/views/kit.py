@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from headwater.parts.views.colour import Blur, Colour, Grey, Noise
+from headwater.parts.views.colour import Blur, Colour, Grey
 from headwater.parts.views.compose import Chain, View
-from headwater.parts.views.image import Affine, Crop, Flip, Resize
+from headwater.parts.views.image import Affine, Crop, Resize
 from headwater.parts.views.recipes import grey_view
 from headwater.parts.views.series import Corrupt, Jitter, Scale, Shift, Warp
 
@@ -26,8 +26,12 @@ def small_pictures(size: int, channels: int) -> ViewKit:
     """Pictures up to 64 pixels. Grey ones (writing, scans) have an up and a left: they are tilted, never mirrored."""
     if channels == 1:
         strong = grey_view(size)
-        return ViewKit(weak=Chain(Resize(size), Affine(degrees=5, translate=0.05)), strong=strong, large=strong, small=strong)
-    colour: tuple[View, ...] = (Colour(0.4, 0.4, 0.4, 0.1, p=0.8), Grey(0.2)) if channels == 3 else (Colour(0.4, 0.4, p=0.8),)
+        return ViewKit(
+            weak=Chain(Resize(size), Affine(degrees=5.0, translate=0.05)), strong=strong, large=strong, small=strong
+        )
+    colour: tuple[View, ...] = (
+        (Colour(0.4, 0.4, 0.4, 0.1, p=0.8), Grey(0.2)) if channels == 3 else (Colour(0.4, 0.4, p=0.8),)
+    )
     return ViewKit(
         weak=Crop(size, (0.6, 1.0)),
         strong=Chain(Crop(size, (0.2, 1.0)), *colour, Blur(p=0.2, kernel=3)),

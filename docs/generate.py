@@ -1,0 +1,69 @@
+"""Writes docs/methods/*.md: one page per method from its docstring, paper, configuration and measured numbers.
+
+python docs/generate.py            writes
+python docs/generate.py --check    exits with 1 if what is on disk is not what would be written
+"""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from headwater.api import catalogue
+from headwater.api.override import flat
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "methods"
+
+
+def page(name: str, measured: dict[str, Any]) -> str:
+    module = catalogue.load(name)
+    short, paper = catalogue.short(name), module.PAPER
+    idea, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n")
+    parts = [f"# {short}", idea]
+    if rest.strip():
+        parts.append("```text\n" + inspect.cleandoc(rest) + "\n```")
+    parts.append(f"*{paper.title}* ({paper.year}), [arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}).")
+    parts.append(
+        f"**Differs from the paper:** {paper.differs}" if paper.differs else "No known departure from the paper."
+    )
+    if hasattr(module, "Config"):
+        kind = "method" if catalogue.method_class(module) else "adapter"
+        parts.append(
+            "## Configuration\nAs published; `headwater show " + short + " --data DATA` tells what your data would get."
+        )
+        parts.append("```text\n" + "\n".join(flat({kind: module.Config()})) + "\n```")
+    if short in measured:
+        m = measured[short]
+        parts.append(
+            "## Measured\nOn scikit-learn's digits with the defaults ([the whole table](../digits.md)): linear probe "
+            f"{100 * m['ours_10']:.1f} % at 10 labels per class and {100 * m['ours_all']:.1f} % with all, its untrained "
+            f"encoder {100 * m['untrained_10']:.1f} % and {100 * m['untrained_all']:.1f} %, raw pixels {100 * m['raw_10']:.1f} % "
+            f"and {100 * m['raw_all']:.1f} % ({m['seeds']} seeds, {m['steps']} steps)."
+        )
+    source = Path(inspect.getsourcefile(module) or "").relative_to(ROOT)
+    parts.append(f"Source: [`{source}`](../../{source})")
+    return "\n\n".join(parts) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    results = ROOT / "benchmarks" / "results" / "digits.json"
+    measured = {m["method"]: m for m in json.loads(results.read_text())["summary"]} if results.is_file() else {}
+    return {PAGES / f"{catalogue.short(name)}.md": page(name, measured) for name in catalogue.names()}
+
+
+def main() -> None:
+    wanted = pages()
+    if "--check" in sys.argv:
+        stale = [str(p.relative_to(ROOT)) for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
+        if stale:
+            sys.exit(f"These pages are not what `make docs` would write: {', '.join(stale)}")
+        return
+    PAGES.mkdir(exist_ok=True)
+    for path, text in wanted.items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
