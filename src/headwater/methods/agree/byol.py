@@ -46,7 +46,7 @@ class Config:
         return BYOL(self, only(encoders, "BYOL"))
 
 
-SMALL = Config(hidden=256, out=64, momentum=Cosine(0.97, 1.0))
+SMALL = Config(hidden=256, out=64, momentum=Cosine(0.99, 1.0))
 TINY = Config(views=byol_views(16), hidden=16, out=8, momentum=Cosine(0.9, 1.0))
 
 
