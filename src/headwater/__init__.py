@@ -1,12 +1,12 @@
 """Headwater learns representations from unlabelled data of any kind, and carries them to every task downstream.
 
-    import headwater as hw
+import headwater as hw
 
-    data = hw.open("photos/")
-    hw.doctor(data)
-    run = hw.pretrain("mae", data, out="runs/photos")
-    vectors = hw.embed("runs/photos", data, out="photos.parquet")
-    result = hw.evaluate("runs/photos", data)
+data = hw.open("photos/")
+hw.doctor(data)
+run = hw.pretrain("mae", data, out="runs/photos")
+vectors = hw.embed("runs/photos", data, out="photos.parquet")
+result = hw.evaluate("runs/photos", data)
 """
 
 from importlib import import_module

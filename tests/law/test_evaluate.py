@@ -66,7 +66,9 @@ def test_what_stands_on_both_sides_is_found() -> None:
     source = hw.open((x, torch.arange(20) % 2))
     pool, test = hw.open(x[:10]), hw.open(x[10:])
     assert len(duplicates(pool, test)) == 1
-    assert not duplicates(*split(source, 0.5, 0)) or True in [bool(duplicates(*split(source, 0.5, s))) for s in range(5)]
+    assert not duplicates(*split(source, 0.5, 0)) or True in [
+        bool(duplicates(*split(source, 0.5, s))) for s in range(5)
+    ]
 
 
 def test_labels_of_the_test_part_never_reach_a_probe(tmp_path: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
@@ -59,12 +60,16 @@ def _vectors(encoder: Encoder, source: Source, pretrained: Pretrained, device: s
 
 
 def raw(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:
-    """The prepared values themselves, flattened; missing cells are 0 after standardising, the mean."""
+    """The prepared values themselves, flattened; what is missing is set to the mean."""
     title = "raw pixels" if pretrained.modality == "image" else "raw values"
     side = (pretrained.card.preprocessing.get("size") or [0])[0]
     if side > RAW_SIDE:
         title = f"raw pixels ({RAW_SIDE} x {RAW_SIDE})"
-    return title, tuple(_flat(s, pretrained, side, workers) for s in (task.pool, task.test))  # type: ignore[return-value]
+    pool, test = (_flat(s, pretrained, side, workers) for s in (task.pool, task.test))
+    if pretrained.modality != "image":  # columns and channels come in units of their own
+        mean, std = np.nanmean(pool, 0), np.nanstd(pool, 0)
+        pool, test = ((x - mean) / np.where(std > 0, std, 1) for x in (pool, test))
+    return title, (np.nan_to_num(pool), np.nan_to_num(test))
 
 
 def _flat(source: Source, pretrained: Pretrained, side: int, workers: int) -> Array:
@@ -74,7 +79,7 @@ def _flat(source: Source, pretrained: Pretrained, side: int, workers: int) -> Ar
         x = x.values if isinstance(x, Ragged) else x
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
         parts.append((F.adaptive_avg_pool2d(x, RAW_SIDE) if side > RAW_SIDE else x).flatten(1))
-    return torch.cat(parts).nan_to_num(0.0).numpy()
+    return torch.cat(parts).numpy()
 
 
 def pca(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:

@@ -4,10 +4,9 @@ Everything a step does is a function of (seed, step) and of the weights: its bat
 that was killed and resumed ends with the same bits as one that was not.
 """
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from headwater.engine import checkpoint as disk
 from headwater.engine import health
 from headwater.engine.distributed import World, join, spread
 from headwater.engine.log import Journal, Line, Progress
+from headwater.engine.meter import Meter, stop_signals
 from headwater.engine.optimise import AdamW
 from headwater.parts.schedules import WarmupCosine
 
@@ -106,7 +106,7 @@ def fit(
     if progress is not None:
         progress.begin("step", config.steps)
     try:
-        with _signals() as stop:
+        with stop_signals() as stop:
             _loop(run, stream, stop, progress if run.world.main else None, facts)
     finally:
         run.close()
@@ -119,7 +119,7 @@ def fit(
 def _loop(
     run: "_Run", stream: Stream, stop: list[int], progress: Progress | None, facts: Callable[[], Mapping[str, Any]]
 ) -> None:
-    config, meter, batches = run.config, _Meter(run.device), stream(run.state.step)
+    config, meter, batches = run.config, Meter(run.device), stream(run.state.step)
     while run.state.step < config.steps:
         loss, norm = run.step(batches, meter)
         meter.add(loss, norm)
@@ -169,7 +169,7 @@ class _Run:
         self.verdict = health.Verdict("watch", "just begun")
         self.method.train()
 
-    def step(self, batches: Iterator[Batch], meter: "_Meter") -> tuple[Loss, Tensor]:
+    def step(self, batches: Iterator[Batch], meter: "Meter") -> tuple[Loss, Tensor]:
         """One optimiser step over `accumulate` parts of the batch."""
         t, config = self.state.step, self.config
         torch.manual_seed(mix(config.seed, "torch", t, self.world.rank))  # for drop path and dropout
@@ -195,7 +195,7 @@ class _Run:
     def due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.config.steps
 
-    def log(self, meter: "_Meter", facts: Mapping[str, Any]) -> Line:
+    def log(self, meter: "Meter", facts: Mapping[str, Any]) -> Line:
         line: Line = {"step": self.state.step, **meter.read(), "rate": self.optimiser.param_groups[0]["lr"], **facts}
         if self.probe is not None and self.due(self.check_every):
             for modality, encoder in self.method.encoders().items():
@@ -210,7 +210,7 @@ class _Run:
                 self.save()
         return line
 
-    def roll_back(self, meter: "_Meter") -> None:
+    def roll_back(self, meter: "Meter") -> None:
         """Back to the last healthy checkpoint with half the rate; at the second time, stop and say so."""
         at, kept = self.state.step, self.state.rollbacks
         if self.out is None or kept:
@@ -268,63 +268,6 @@ class _Run:
         if wanted == "bfloat16" or (wanted == "auto" and hardware):
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
-
-
-class _Meter:
-    """Sums of the window since the last log line, kept on the device until they are read."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.clear()
-
-    def clear(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.n = self.items = 0
-        self.wait, self.started = 0.0, time.monotonic()
-
-    def add(self, loss: Loss, norm: Tensor) -> None:
-        self.n += 1
-        for name, value in {"loss": loss.value, "gradient_norm": norm, **loss.metrics}.items():
-            value = value.detach().float()
-            self.sums[name] = value if name not in self.sums else self.sums[name] + value
-
-    def finite(self) -> bool:
-        return bool((self.sums["loss"] + self.sums["gradient_norm"]).isfinite())
-
-    def read(self) -> Line:
-        """Means of the window, then start another."""
-        seconds = max(1e-9, time.monotonic() - self.started)
-        line = {name: float(total) / self.n for name, total in self.sums.items()}
-        line |= {"items_per_second": self.items / seconds, "data_wait": self.wait / seconds}
-        self.clear()
-        return line
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.wait += time.monotonic() - start
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C stops at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever owns it handles signals
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _multiple(value: int, of: int) -> int:

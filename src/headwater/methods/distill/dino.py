@@ -34,7 +34,7 @@ PAPER = Paper(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`freeze` is the share of training for which prototypes stand still (one epoch of a hundred in the paper)."""
+    """`freeze` is the share of training for which prototypes stand still (a hundredth in the paper)."""
 
     views: MultiCrop = dino_views(224, 96, n_small=8)
     hidden: int = 2048

@@ -1,0 +1,202 @@
+"""The commands that work on data: demo, doctor, pretrain, embed, evaluate, adapt. Each calls one verb of the library."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from headwater.cli import show as shown
+from headwater.cli.app import BatchSize, Data, Device, Json, Labels, Out, Seed, Set, Workers, app, emit, live, say
+
+
+@app.command()
+def demo(
+    out: Out = "runs/demo",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """See what pre-training buys: scikit-learn's 1,797 handwritten digits, end to end, in about two minutes.
+
+    Looks at the data, pre-trains without labels on a part of it, embeds all of it, and measures the encoder on the
+    rest against raw pixels, PCA, the untrained network and training from scratch. Ends with a page to look at.
+    """
+    from headwater.api.demo import demo as work
+
+    emit(work(out, seed=seed, say=say(as_json)), as_json, lambda result: None)
+
+
+@app.command()
+def doctor(data: Data, labels: Labels = None, workers: Workers = 2, as_json: Json = False) -> None:
+    """Look at data before spending time on it: what is in it, what is broken, what its statistics are.
+
+    Example: headwater doctor --data photos/
+    """
+    from headwater.api.doctor import doctor as work
+
+    diagnosis = work(data, labels=labels, workers=workers)
+    emit(json.loads(diagnosis.to_json()), as_json, lambda _: print("\n".join(diagnosis.lines())))
+
+
+@app.command()
+def pretrain(
+    method: Annotated[str, typer.Argument(help="A method by name; `headwater list` shows them.")],
+    data: Data,
+    out: Out,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    encoder: Annotated[
+        str, typer.Option(help="An architecture such as vit-small/16 or resnet-18; the default suits the data.")
+    ] = "",
+    labels: Labels = None,
+    holdout: Annotated[
+        float, typer.Option(help="Share of the data never seen; `evaluate` tests on just that.", min=0.0, max=0.9)
+    ] = 0.0,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    workers: Workers = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, to the same bits.")] = False,
+    set: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Learn an encoder from data without labels.
+
+    Examples:
+
+    headwater pretrain simclr --data digits --out runs/digits
+
+    headwater pretrain mae --data photos/ --out runs/photos --steps 5000 --set method.mask.ratio=0.6
+    """
+    from headwater.api.pretrain import pretrain as work
+
+    run = work(
+        method,
+        data,
+        out=out,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        encoder=encoder,
+        labels=labels,
+        holdout=holdout,
+        device=device,
+        precision=precision,
+        workers=workers,
+        resume=resume,
+        set=set or (),
+        progress=live(),
+    )
+    result = shown.run_summary(run)
+    emit(result, as_json, shown.print_run)
+    if not run.outcome.done:
+        raise typer.Exit(1)
+
+
+@app.command()
+def embed(
+    encoder: Annotated[str, typer.Option("--encoder", "-e", help="A run folder or an encoder folder.")],
+    data: Data,
+    out: Out,
+    labels: Labels = None,
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 256,
+    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    device: Device = "auto",
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Write a vector for every item, as sharded Parquet (id, path, label, vector). Called again, it goes on.
+
+    Example: headwater embed --encoder runs/photos --data photos/ --out photos.parquet
+    """
+    from headwater.api.embed import embed as work
+    from headwater.core.errors import unknown
+
+    if dtype not in ("float16", "float32"):
+        raise unknown("dtype", dtype, ["float16", "float32"])
+    vectors = work(
+        encoder,
+        data,
+        out=out,
+        labels=labels,
+        batch_size=batch_size,
+        dtype="float16" if dtype == "float16" else "float32",
+        device=device,
+        workers=workers,
+        progress=live(),
+    )
+    result = {"out": out, "items": len(vectors), "dim": int(vectors.shape[1]), "dtype": dtype}
+    emit(result, as_json, lambda r: print(f"{r['items']:,} vectors of {r['dim']} in {out}"))
+
+
+@app.command()
+def evaluate(
+    encoder: Annotated[str, typer.Option("--encoder", "-e", help="A run folder or an encoder folder.")],
+    data: Data,
+    labels: Labels = None,
+    labels_per_class: Annotated[str, typer.Option(help="Label budgets, separated by commas.")] = "1,5,10,all",
+    baselines: Annotated[str, typer.Option(help="Of raw, pca, random and scratch.")] = "raw,pca,random,scratch",
+    draws: Annotated[int, typer.Option(help="Label draws per budget.", min=1)] = 5,
+    test: Annotated[
+        float, typer.Option(help="Share to test on, unless the run held out its own.", min=0.01, max=0.9)
+    ] = 0.28,
+    seed: Annotated[int | None, typer.Option(help="Of the split and the draws; the run's own by default.")] = None,
+    device: Device = "cpu",
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Say whether pre-training helped on this data: few labels, many labels, and against what.
+
+    Example: headwater evaluate --encoder runs/photos --data photos/ --labels photos.csv
+    """
+    from headwater.api.evaluate import evaluate as work
+
+    result = work(
+        encoder,
+        data,
+        labels=labels,
+        labels_per_class=shown.budgets(labels_per_class),
+        baselines=[b for b in baselines.split(",") if b],
+        draws=draws,
+        test=test,
+        seed=seed,
+        device=device,
+        workers=workers,
+        progress=live(),
+    )
+    emit(result, as_json, shown.print_evaluation)
+
+
+@app.command()
+def adapt(
+    method: Annotated[str, typer.Argument(help="An adapter by name, such as lora.")],
+    encoder: Annotated[str, typer.Option("--encoder", "-e", help="A run folder or an encoder folder.")],
+    data: Data,
+    out: Out,
+    labels: Labels = None,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 300,
+    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 128,
+    seed: Seed = 0,
+    device: Device = "auto",
+    set: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Fit an encoder to labelled data by training a few new weights; compared with a probe and full fine-tuning.
+
+    Example: headwater adapt lora --encoder runs/mae --data digits --out runs/mae-lora --set adapter.rank=4
+    """
+    from headwater.api.adapt import adapt as work
+
+    result = work(
+        method,
+        encoder,
+        data,
+        out=out,
+        labels=labels,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        set=set or (),
+        progress=live(),
+    )
+    emit({**result, "out": out}, as_json, shown.print_adaptation)
