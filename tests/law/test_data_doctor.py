@@ -37,7 +37,7 @@ def test_a_folder_with_every_fault(tmp_path):
     assert found.unlabelled == 1
     assert found.rate > 0
     text = "\n".join(found.lines())
-    for words in ("16 items of image", "unreadable: 2 of 16", "zero bytes", "cat/3.png = cat/twin.bmp", "cat/flat.png"):
+    for words in ("16 images", "unreadable: 2 of 16", "zero bytes", "cat/3.png = cat/twin.bmp", "cat/flat.png"):
         assert words in text
     for words in ("2 classes", "1 items without", "Grey and colour", "items/s"):
         assert words in text

@@ -78,14 +78,14 @@ def test_a_guess_of_zero_costs_the_smooth_error_of_the_targets():
     torch.testing.assert_close(method(batch(), step()).value, error)
 
 
-def test_the_teacher_follows_at_the_scheduled_pace_and_is_handed_on():
+def test_the_teacher_follows_at_the_scheduled_pace_and_the_student_is_handed_on():
     method = build()
     slow, fast = method.teacher.copy.trunk.norm.bias.clone(), method.encoder.trunk.norm.bias.detach()
     method.after_step(Step(Rng(0), 0.5), {})
     torch.testing.assert_close(method.teacher.copy.trunk.norm.bias, 0.998 * slow + 0.002 * fast)
     method.after_step(Step(Rng(0), 1.0), {})  # at the end it stands still
     torch.testing.assert_close(method.teacher.copy.trunk.norm.bias, 0.998 * slow + 0.002 * fast)
-    assert method.encoders() == {"image": method.teacher.copy}
+    assert method.encoders() == {"image": method.encoder}
 
 
 def test_padding_never_counts():
@@ -116,7 +116,9 @@ def test_features_do_not_collapse():
     optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
 
     def spread() -> float:
-        return float(F.normalize(method.encoders()["image"](batch().x["image"]).pooled, dim=1).var(0).sum().sqrt())
+        return float(
+            F.normalize(method.encoders()["image"](batch().x["image"]).pooled.detach(), dim=1).var(0).sum().sqrt()
+        )
 
     before = spread()
     for t in range(60):

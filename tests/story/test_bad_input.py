@@ -45,6 +45,14 @@ def pretrain(capsys: Capture, data: object, out: Path, *more: object) -> Any:
     return headwater(capsys, "pretrain", "mae", "-d", data, "-o", out, "--steps", 2, "--batch-size", 8, *more)
 
 
+@pytest.mark.parametrize("words", [("pretrain",), ("pretrain", "mae"), ("list", "--nonsense"), ("prtrain",)])
+def test_a_command_that_is_incomplete_or_misspelt(capsys: Capture, words: tuple[str, ...]) -> None:
+    said = headwater(capsys, *words)
+    assert said.code == 2
+    assert "Error" in said.err or "Usage" in said.err
+    assert not said.out.strip()
+
+
 def test_a_missing_folder(capsys: Capture, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     wrong(pretrain(capsys, tmp_path / "photo", tmp_path / "x"), "photo", "photos")

@@ -2,8 +2,6 @@
 
 import sys
 
-import click
-
 from headwater.cli import learn, look
 from headwater.cli.app import app
 from headwater.core.errors import RequestError, WorkError
@@ -14,17 +12,11 @@ COMMANDS = (learn, look)  # importing them adds their commands to the applicatio
 def main() -> None:
     """Exit code 0: done. 1: the work failed. 2: the request was wrong."""
     try:
-        code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        app()
     except RequestError as error:
         _fail(str(error), 2)
     except WorkError as error:
         _fail(str(error), 1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("stopped", 1)
     except BrokenPipeError:
         sys.exit(0)
 

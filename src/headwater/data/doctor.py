@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ from headwater.data.source import Source, content
 FLAT = 0.01  # an item whose spread is below this share of the usual spread is near-constant
 SLICE = 16  # items decoded ahead: a few, since one may be a hundred megabytes
 SHOWN = 3  # examples named per line
+PLURAL = {"image": "images", "series": "series", "table": "table rows", "text": "texts"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,9 @@ class Diagnosis:
     def lines(self) -> list[str]:
         """A few lines in plain words."""
         part = "all of them" if self.sampled == self.items else f"{self.sampled} of them"
-        out = [f"{self.name}: {self.items:,} items of {' and '.join(self.modalities)}; looked at {part}."]
+        out = [f"{self.name}: {self.items:,} {' and '.join(PLURAL[m] for m in self.modalities)}; looked at {part}."]
         for modality, facts in self.modalities.items():
-            shape = f"{_most(facts.sizes)}; channels {_most(facts.channels)}" if facts.channels else _most(facts.sizes)
+            shape = _sizes(facts.sizes) + (f"; channels {_most(facts.channels)}" if facts.channels else "")
             out.append(f"{modality}: {shape}; {_most(facts.dtypes)}.")
             if 0 < len(facts.mean) <= 4:
                 out.append(f"  mean {_numbers(facts.mean)}, standard deviation {_numbers(facts.std)} per channel.")
@@ -118,6 +121,14 @@ def _most(counts: Mapping[str, int]) -> str:
     common = Counter(counts).most_common(SHOWN)
     rest = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
     return ", ".join(f"{value}: {count:,}" for value, count in common) + rest
+
+
+def _sizes(counts: Mapping[str, int]) -> str:
+    """The usual sizes, or how they range where nearly every item has its own."""
+    if len(counts) <= SHOWN + 1:
+        return _most(counts)
+    ordered = sorted(counts, key=lambda size: math.prod(int(n) for n in re.findall(r"\d+", size)))
+    return f"{len(counts)} different sizes, from {ordered[0]} to {ordered[-1]}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

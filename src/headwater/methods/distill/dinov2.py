@@ -59,7 +59,7 @@ class Config:
 
 
 SMALL = Config(
-    views=dino_views(64, 32, n_small=4), hidden=256, bottleneck=64, prototypes=256, momentum=Cosine(0.99, 1.0)
+    views=dino_views(64, 32, n_small=2), hidden=256, bottleneck=64, prototypes=256, momentum=Cosine(0.99, 1.0)
 )
 TINY = Config(views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, prototypes=12)
 
