@@ -84,6 +84,14 @@ def test_broken_pictures_among_good_ones_are_named_and_counted(capsys: Capture, 
     named = dict(json.loads((tmp_path / "x" / "unreadable.json").read_text()))
     assert set(named) == {"zero.png", "cut.png"}
     assert "zero.png" in (tmp_path / "x" / "report.html").read_text()
+    rows = "".join(f"{path.name},{'ab'[i % 2]}\n" for i, path in enumerate(sorted(root.iterdir())))
+    (tmp_path / "labels.csv").write_text("file,label\n" + rows)
+    said = headwater(
+        capsys, "evaluate", "-e", tmp_path / "x", "-d", root, "--labels", tmp_path / "labels.csv", "--baselines", "raw",
+        "--labels-per-class", 1, "--draws", 2, "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert said.json["data"]["unreadable"] == 2
 
 
 def test_too_many_broken_pictures_stop_the_run(capsys: Capture, pictures: Path, tmp_path: Path) -> None:

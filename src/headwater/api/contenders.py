@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from headwater.api.encoders import Pretrained
 from headwater.api.recipe import kit_for
 from headwater.api.verdict import Budget, Row, row
-from headwater.core.errors import RequestError
 from headwater.core.rng import mix
 from headwater.core.types import Ragged
 from headwater.core.verbs import Encoder
@@ -40,32 +39,37 @@ class Task:
     draws: dict[Budget, list[Array]]
     features: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     regression: bool = False
+    device: torch.device = torch.device("cpu")
+    workers: int = 2
 
     def labels(self) -> tuple[Array, Array]:
         assert self.pool.labels is not None and self.test.labels is not None
         return self.pool.labels, self.test.labels
 
 
-def encode(task: Task, encoder: Encoder, pretrained: Pretrained, device: str, workers: int) -> tuple[Array, Array]:
-    return tuple(_vectors(encoder, s, pretrained, device, workers) for s in (task.pool, task.test))  # type: ignore[return-value]
+def encode(task: Task, encoder: Encoder, pretrained: Pretrained) -> tuple[Array, Array]:
+    return _vectors(encoder, task.pool, pretrained, task), _vectors(encoder, task.test, pretrained, task)
 
 
-def _vectors(encoder: Encoder, source: Source, pretrained: Pretrained, device: str, workers: int) -> Array:
-    made, kept = vectors(encoder, Loader(source, 256, workers=workers), len(source), pretrained.prepare, device)
-    if len(kept) < len(source):
-        raise RequestError(
-            f"{source.name}: {len(source) - len(kept)} items do not decode; `headwater doctor` names them."
-        )
-    return made
+def _vectors(encoder: Encoder, source: Source, pretrained: Pretrained, task: Task) -> Array:
+    loader = Loader(source, 256, workers=task.workers)
+    return vectors(encoder, loader, len(source), pretrained.prepare, task.device)[0]
 
 
-def raw(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:
+def readable(source: Source, pretrained: Pretrained, device: torch.device, workers: int) -> tuple[Source, Array]:
+    """The items that decode, and what the encoder says of them. Too many broken ones raise WorkError with their list."""
+    loader = Loader(source, 256, workers=workers)
+    made, kept = vectors(pretrained.encoder, loader, len(source), pretrained.prepare, device)
+    return (source if len(kept) == len(source) else Subset(source, np.array(kept))), made
+
+
+def raw(task: Task, pretrained: Pretrained, seed: int) -> tuple[str, tuple[Array, Array]]:
     """The prepared values themselves, flattened; what is missing is set to the mean."""
     title = "raw pixels" if pretrained.modality == "image" else "raw values"
     side = (pretrained.card.preprocessing.get("size") or [0])[0]
     if side > RAW_SIDE:
         title = f"raw pixels ({RAW_SIDE} x {RAW_SIDE})"
-    pool, test = (_flat(s, pretrained, side, workers) for s in (task.pool, task.test))
+    pool, test = (_flat(s, pretrained, side, task.workers) for s in (task.pool, task.test))
     if pretrained.modality != "image":  # columns and channels come in units of their own
         mean, std = np.nanmean(pool, 0), np.nanstd(pool, 0)
         pool, test = ((x - mean) / np.where(std > 0, std, 1) for x in (pool, test))
@@ -82,15 +86,15 @@ def _flat(source: Source, pretrained: Pretrained, side: int, workers: int) -> Ar
     return torch.cat(parts).numpy()
 
 
-def pca(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:
-    _, (pool, test) = raw(task, pretrained, seed, workers)
+def pca(task: Task, pretrained: Pretrained, seed: int) -> tuple[str, tuple[Array, Array]]:
+    _, (pool, test) = raw(task, pretrained, seed)
     n = min(32, pool.shape[1], len(pool) - 1)
     fitted = PCA(n, svd_solver="randomized" if pool.shape[1] > 500 else "full", random_state=seed).fit(pool)
     return f"PCA ({n})", (fitted.transform(pool), fitted.transform(test))
 
 
-def random(task: Task, pretrained: Pretrained, seed: int, workers: int) -> tuple[str, tuple[Array, Array]]:
-    return "untrained encoder", encode(task, untrained(pretrained, seed), pretrained, "cpu", workers)
+def random(task: Task, pretrained: Pretrained, seed: int) -> tuple[str, tuple[Array, Array]]:
+    return "untrained encoder", encode(task, untrained(pretrained, seed), pretrained)
 
 
 def untrained(pretrained: Pretrained, seed: int) -> Encoder:
@@ -102,7 +106,7 @@ def untrained(pretrained: Pretrained, seed: int) -> Encoder:
     return encoder
 
 
-def scratch(task: Task, pretrained: Pretrained, seed: int, device: str, progress: Progress | None) -> Iterator[Row]:
+def scratch(task: Task, pretrained: Pretrained, seed: int, progress: Progress | None) -> Iterator[Row]:
     """The same network, from fresh weights, on the drawn labels alone, with the views that suit the data."""
     modality = pretrained.modality
     y_test = task.labels()[1]
@@ -123,8 +127,8 @@ def scratch(task: Task, pretrained: Pretrained, seed: int, device: str, progress
             recipe = FitConfig(
                 steps=steps, batch_size=size, optimiser=AdamW(rate=2e-3), seed=mix(seed, budget, i) % 2**31
             )
-            fit(method, Loader(few, size, seed=seed + i), recipe, device=device)
-            guess = _vectors(classify.Scorer(method), task.test, pretrained, device, 2).argmax(1)
+            fit(method, Loader(few, size, seed=seed + i), recipe, device=task.device)
+            guess = _vectors(classify.Scorer(method), task.test, pretrained, task).argmax(1)
             values.append(float((guess == y_test).mean()))
             done += 1
             if progress is not None:

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from headwater.api import contenders, run
 from headwater.api.contenders import BASELINES, Array, Task
 from headwater.api.encoders import Pretrained, load
+from headwater.api.pretrain import pick_device
 from headwater.api.verdict import OURS, Budget, Row, row, verdict
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import mix
@@ -39,7 +40,7 @@ def evaluate(
     draws: int = 5,
     test: float = 0.28,
     seed: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -60,23 +61,26 @@ def evaluate(
     seed = int(provenance.get("seed", 0)) if seed is None else seed
     held = float(provenance.get("holdout", 0.0))
     source = labelled(open_data(data, labels=labels), pretrained)
-    pool, tested = split(source, held or test, seed)
+    where, parts = pick_device(device), split(source, held or test, seed)
+    (pool, pool_said), (tested, test_said) = (contenders.readable(s, pretrained, where, workers) for s in parts)
     task = _task(pool, tested, labels_per_class, draws, seed)
+    task.device, task.workers = where, workers
     made_by = {"raw": contenders.raw, "pca": contenders.pca, "random": contenders.random}
     for name in baselines:
         if name in made_by:
-            title, made = made_by[name](task, pretrained, seed, workers)
+            title, made = made_by[name](task, pretrained, seed)
             task.features[title] = made
-    task.features[OURS] = contenders.encode(task, pretrained.encoder, pretrained, device, workers)
+    task.features[OURS] = pool_said, test_said
     rows = list(_probe_all(task, seed, progress))
     if "scratch" in baselines and not task.regression:
-        rows += contenders.scratch(task, pretrained, seed, device, progress)
+        rows += contenders.scratch(task, pretrained, seed, progress)
     same = source.fingerprint == provenance.get("fingerprint")
     result = {
         "data": {
             "name": source.name,
             "n_pool": len(pool),
             "n_test": len(tested),
+            "unreadable": len(source) - len(pool) - len(tested),
             "classes": list(source.classes),
             "fingerprint": source.fingerprint,
             "duplicates_across": len(duplicates(pool, tested)),

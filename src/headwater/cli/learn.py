@@ -140,7 +140,7 @@ def evaluate(
         float, typer.Option(help="Share to test on, unless the run held out its own.", min=0.01, max=0.9)
     ] = 0.28,
     seed: Annotated[int | None, typer.Option(help="Of the split and the draws; the run's own by default.")] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Workers = 2,
     as_json: Json = False,
 ) -> None:

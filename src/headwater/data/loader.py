@@ -21,6 +21,7 @@ from headwater.core.types import Batch, Input, Ragged
 from headwater.data.source import Source
 
 Item = dict[str, Tensor]
+FEW_BAD = 3  # broken items that no share of a small set makes too many
 
 
 class Loader:
@@ -28,7 +29,7 @@ class Loader:
 
     shard, shards   this process's part of each batch: rows [shard * b, (shard + 1) * b) of the global batch
     parts           each batch is handed over in this many pieces (gradient accumulation)
-    tolerate        the share of items that may fail to decode before the run stops with their list
+    tolerate        the share of items that may fail to decode before the run stops with their list (three always may)
 
     An item that does not decode is remembered in `bad` and replaced by another, again as a function of (seed, step).
     """
@@ -114,7 +115,7 @@ class Loader:
             return None
 
     def _complain(self, n: int) -> None:
-        if len(self.bad) > max(self.tolerate * n, 0):
+        if len(self.bad) > max(self.tolerate * n, FEW_BAD):
             raise WorkError(
                 f"{self.source.name}: {len(self.bad)} of {n} items do not decode, more than the "
                 f"{self.tolerate:.0%} that are tolerated. {self._list()}"
