@@ -71,6 +71,13 @@ def test_interrupted_and_resumed_equals_uninterrupted_in_weights_and_optimiser(t
     assert [x["step"] for x in read(tmp_path / "b" / "metrics.jsonl") if "loss" in x][-1] == 20
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    tmp_path.joinpath("metrics.jsonl").write_text("")
+    outcome = fit(build("simclr"), numbered, config(), out=tmp_path, resume=True)
+    assert outcome.done
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 20
+
+
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch() -> None:
     torch.manual_seed(0)
 

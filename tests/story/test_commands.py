@@ -95,8 +95,10 @@ def test_evaluate_measures_all_rivals_and_gives_a_verdict(
 def test_adapt_trains_few_weights_and_leaves_an_encoder(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "lora"
+    out, broken = tmp_path / "lora", folder / "digit-0" / "broken.png"
+    broken.write_bytes(b"")
     said = headwater(capsys, "adapt", "lora", "-e", run, "-d", folder, "-o", out, "--steps", 5, "--json")
+    broken.unlink()
     assert said.code == 0, said.err
     frozen, lora, full = said.json["rows"]
     assert lora["trained_parameters"] < full["trained_parameters"] / 2

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from headwater.api import catalogue, run
+from headwater.api import catalogue, contenders, run
+from headwater.api.contenders import Array
 from headwater.api.encoders import Pretrained, load
 from headwater.api.evaluate import labelled
 from headwater.api.override import flat, override
@@ -70,8 +71,9 @@ def adapt(
     torch.manual_seed(mix(seed, "adapt"))
     adapted = recipe["adapter"].build().adapt(copy.deepcopy(pretrained.encoder))  # fails before anything is written
     run.claim(folder, {**identity, "fingerprint": source.fingerprint}, resume=False)
-    pool, tested = split(source, test, seed)
-    rows = [_frozen(pretrained, pool, tested, where)]
+    parts = [contenders.readable(part, pretrained, where, 2) for part in split(source, test, seed)]
+    (pool, said), (tested, told) = parts
+    rows = [_frozen(pool, said, tested, told)]
     for title, candidate, rate in (
         (identity["method"], adapted, None),
         ("full fine-tuning", copy.deepcopy(pretrained.encoder).requires_grad_(True), 5e-4),
@@ -91,15 +93,16 @@ def adapt(
     return result
 
 
-def _frozen(pretrained: Pretrained, pool: Source, test: Source, device: torch.device) -> Row:
+def _frozen(pool: Source, said: Array, test: Source, told: Array) -> Row:
     started = time.monotonic()
-    (a, b), (y_a, y_b) = (
-        tuple(vectors(pretrained.encoder, Loader(s, 256), len(s), pretrained.prepare, device)[0] for s in (pool, test)),
-        (pool.labels, test.labels),
-    )
-    probe = LinearProbe().fit(a, y_a)
+    probe = LinearProbe().fit(said, pool.labels)
     n = probe.coef_.size + probe.intercept_.size
-    return _row("linear probe, frozen encoder", float(np.mean(probe.predict(b) == y_b)), n, time.monotonic() - started)
+    return _row(
+        "linear probe, frozen encoder",
+        float(np.mean(probe.predict(told) == test.labels)),
+        n,
+        time.monotonic() - started,
+    )
 
 
 def _train(

@@ -97,7 +97,7 @@ def fit(
     Raises WorkError when the loss is not finite for a second time, or the disk refuses a checkpoint.
     """
     run = _Run(method, config, out, join(), torch.device(device), probe)
-    if resume:
+    if resume and out is not None and disk.steps(out / "checkpoints"):  # killed before the first one: from the start
         run.restore()
     elif out is not None:
         run.save()
