@@ -18,7 +18,7 @@ from headwater.core.types import Batch, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper, only
 from headwater.parts.heads import mlp
 from headwater.parts.losses import nt_xent
-from headwater.parts.views import View, simclr_view
+from headwater.parts.views import Crop, View, simclr_view
 from headwater.parts.views.kit import ViewKit
 
 PAPER = Paper(
@@ -45,7 +45,7 @@ class Config:
 
 
 SMALL = Config(hidden=256, out=64, temperature=0.7)  # few classes and short training: a high temperature
-TINY = Config(view=simclr_view(16), hidden=16, out=8)
+TINY = Config(view=Crop(16, (0.6, 1.0)), hidden=16, out=8)
 
 
 class SimCLR(Method):
