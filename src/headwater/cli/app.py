@@ -1,6 +1,7 @@
 """The application, the options that commands share, and how they print."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -37,6 +38,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 
 
 def emit(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun one process speaks for all
     if as_json:
         print(json.dumps(result))
     else:

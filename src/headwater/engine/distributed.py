@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as across
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,7 +27,7 @@ class World:
         """Everyone's rows in the order of ranks, gradient included; the identity for one process."""
         if self.size == 1:
             return x
-        return torch.cat(across.all_gather(x.contiguous()))
+        return _Gather.apply(x)
 
     def any(self, flag: bool) -> bool:
         """True when any process says so."""
@@ -58,7 +57,7 @@ def spread(method: Method, world: World) -> nn.Module:
     if world.size == 1:
         return method
     share_batch_norms(method)
-    return DistributedDataParallel(method, broadcast_buffers=False)
+    return DistributedDataParallel(method, forward_sync_buffers=False)
 
 
 def share_batch_norms(module: nn.Module) -> None:
@@ -71,16 +70,48 @@ def share_batch_norms(module: nn.Module) -> None:
             child.__class__ = _SHARED[type(child)]
 
 
+class _Gather(torch.autograd.Function):
+    """Everyone's rows; the gradient of mine is the sum of what everyone's losses say of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes, and of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
 def _shared_forward(self: Any, x: Tensor) -> Tensor:
     if not self.training:
         out: Tensor = super(type(self), self).forward(x)
         return out
     axes = [0, *range(2, x.ndim)]
     n = x.numel() // x.shape[1] * dist.get_world_size()
-    mean = across.all_reduce(x.sum(axes)) / n
+    mean = _Sum.apply(x.sum(axes)) / n
     shape = (1, -1, *[1] * (x.ndim - 2))
     centred = x - mean.view(shape)
-    var = across.all_reduce(centred.square().sum(axes)) / n
+    var = _Sum.apply(centred.square().sum(axes)) / n
     with torch.no_grad():
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.detach(), self.momentum)
