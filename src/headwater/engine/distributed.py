@@ -29,6 +29,14 @@ class World:
             return x
         return _Gather.apply(x)
 
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean over processes of numbers that each has its own of, without gradient."""
+        if self.size == 1:
+            return x
+        total = x.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
     def any(self, flag: bool) -> bool:
         """True when any process says so."""
         if self.size == 1:

@@ -119,7 +119,7 @@ def fit(
 def _loop(
     run: "_Run", stream: Stream, stop: list[int], progress: Progress | None, facts: Callable[[], Mapping[str, Any]]
 ) -> None:
-    config, meter, batches = run.config, Meter(run.device), stream(run.state.step)
+    config, meter, batches = run.config, Meter(run.world), stream(run.state.step)
     while run.state.step < config.steps:
         loss, norm = run.step(batches, meter)
         meter.add(loss, norm)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from headwater.core.types import Loss
+from headwater.engine.distributed import World
 from headwater.engine.log import Line
 
 
 class Meter:
     """Sums of the window since the last log line, kept on the device until they are read."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, world: World) -> None:
+        self.world = world
         self.clear()
 
     def clear(self) -> None:
@@ -32,12 +33,15 @@ class Meter:
             self.sums[name] = value if name not in self.sums else self.sums[name] + value
 
     def finite(self) -> bool:
-        return bool((self.sums["loss"] + self.sums["gradient_norm"]).isfinite())
+        mine = bool((self.sums["loss"] + self.sums["gradient_norm"]).isfinite())
+        return not self.world.any(not mine)
 
     def read(self) -> Line:
-        """Means of the window, then start another."""
+        """Means of the window over everyone's batches, then start another."""
         seconds = max(1e-9, time.monotonic() - self.started)
-        line = {name: float(total) / self.n for name, total in self.sums.items()}
+        device = self.sums["loss"].device
+        sums = self.world.mean(torch.stack([total.to(device) for total in self.sums.values()])).tolist()
+        line: Line = {name: total / self.n for name, total in zip(self.sums, sums, strict=True)}
         line |= {"items_per_second": self.items / seconds, "data_wait": self.wait / seconds}
         self.clear()
         return line
