@@ -9,7 +9,8 @@ import torch
 
 from headwater.core.errors import RequestError
 from headwater.engine.artefact import Card, load_encoder, save_encoder
-from headwater.parts.architectures import CONVNEXT, RESNET, VIT, from_json, named, names, patch_for, to_json
+from headwater.parts.architectures import CONVNEXT, RESNET, VIT, from_json, named, names, to_json
+from headwater.parts.modalities import patch_for
 
 IMAGE = {"channels": 3, "size": (32, 32)}
 

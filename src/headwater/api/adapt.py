@@ -117,7 +117,7 @@ def _train(
 ) -> tuple[Row, classify.Classify]:
     modality, started = pretrained.modality, time.monotonic()
     side = pretrained.card.preprocessing.get("size")
-    facts = {modality: {**pool.spec[modality], **({"size": tuple(side)} if side else {})}}
+    facts = {**pool.spec[modality], **({"size": tuple(side)} if side else {})}
     made = (
         replace(classify.SMALL, classes=len(pool.classes)).viewed(kit_for(modality, facts)).build({modality: encoder})
     )

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from torch import Tensor
 from torch.nn import functional as F
 
 from headwater.api.encoders import Pretrained
 from headwater.api.recipe import kit_for
 from headwater.api.verdict import Budget, Row, row
 from headwater.core.rng import mix
-from headwater.core.types import Ragged
 from headwater.core.verbs import Encoder
 from headwater.data.loader import Loader
 from headwater.data.source import Source, Subset
@@ -80,7 +80,7 @@ def _flat(source: Source, pretrained: Pretrained, side: int, workers: int) -> Ar
     parts = []
     for _, batch in Loader(source, 256, workers=workers).ordered(range(len(source))):
         x = pretrained.prepare(batch.x[pretrained.modality])
-        x = x.values if isinstance(x, Ragged) else x
+        x = x if isinstance(x, Tensor) else x.values
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
         parts.append((F.adaptive_avg_pool2d(x, RAW_SIDE) if side > RAW_SIDE else x).flatten(1))
     return torch.cat(parts).numpy()
@@ -112,7 +112,7 @@ def scratch(task: Task, pretrained: Pretrained, seed: int, progress: Progress | 
     y_test = task.labels()[1]
     spec = task.pool.spec[modality]
     side = pretrained.card.preprocessing.get("size")
-    facts = {modality: {**spec, "size": tuple(side)} if side else dict(spec)}
+    facts = {**spec, "size": tuple(side)} if side else spec
     config = replace(classify.SMALL, classes=len(task.pool.classes)).viewed(kit_for(modality, facts))
     done = 0
     if progress is not None:

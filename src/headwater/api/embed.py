@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from headwater.api.encoders import Pretrained, load
+from headwater.api.encoders import Pretrained, load, suited
 from headwater.api.pretrain import pick_device
-from headwater.core.errors import RequestError
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
 from headwater.data.source import Source
@@ -36,11 +35,7 @@ def embed(
     decode are left out and named in `_unreadable.json`.
     """
     pretrained = encoder if isinstance(encoder, Pretrained) else load(encoder)
-    source = open_data(data, labels=labels)
-    if pretrained.modality not in source.modalities:
-        raise RequestError(
-            f"The encoder reads {pretrained.modality} and {source.name} holds {', '.join(source.modalities)}."
-        )
+    source = suited(open_data(data, labels=labels), pretrained)
     loader, where = Loader(source, batch_size, workers=workers), pick_device(device)
     if out is None:
         return engine.vectors(pretrained.encoder, loader, len(source), pretrained.prepare, where)[0]

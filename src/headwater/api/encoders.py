@@ -12,6 +12,7 @@ from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
 from headwater.core.types import Input
 from headwater.core.verbs import Encoder
+from headwater.data.source import Source
 from headwater.engine.artefact import Card, load_encoder
 from headwater.parts.views import CentreCrop
 
@@ -39,6 +40,15 @@ class Pretrained:
         """Features of a batch, without gradient."""
         with torch.inference_mode():
             return self.encoder(self.prepare(x))
+
+
+def suited(source: Source, pretrained: Pretrained) -> Source:
+    """The data as the encoder wants them read: at its sampling rate, with its columns. Raises RequestError for data of
+    another modality, and for data that cannot be read so."""
+    modality = pretrained.modality
+    if modality not in source.modalities:
+        raise RequestError(f"The encoder reads {modality} and {source.name} holds {', '.join(source.modalities)}.")
+    return source.conform(modality, pretrained.card.preprocessing.get("read", {}))
 
 
 def prepare(x: Input, preprocessing: Mapping[str, Any]) -> Input:

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from headwater.api import contenders, run
 from headwater.api.contenders import BASELINES, Array, Task
-from headwater.api.encoders import Pretrained, load
+from headwater.api.encoders import Pretrained, load, suited
 from headwater.api.pretrain import pick_device
 from headwater.api.verdict import OURS, Budget, Row, row, verdict
 from headwater.core.errors import RequestError, unknown
@@ -100,10 +100,7 @@ def evaluate(
 
 def labelled(source: Source, pretrained: Pretrained) -> Source:
     """The part of the data that has labels, once it is clear that the encoder can read it."""
-    if pretrained.modality not in source.modalities:
-        raise RequestError(
-            f"The encoder reads {pretrained.modality} and {source.name} holds {', '.join(source.modalities)}."
-        )
+    source = suited(source, pretrained)
     if source.labels is None:
         raise RequestError(
             f"{source.name} has no labels to evaluate with; name them with --labels (a CSV file, or a column of a table)."

@@ -151,11 +151,15 @@ def probe(source: Source, recipe: Recipe, seed: int, n: int = 256) -> dict[str, 
     """A fixed batch for the health check."""
     chosen = range(min(n, len(source)))
     _, batch = next(iter(Loader(source, len(chosen), seed=seed).ordered(chosen)))
-    return {m: prepare(x, preprocessing(m, recipe)) for m, x in batch.x.items()}
+    return {m: prepare(x, preprocessing(m, recipe, source)) for m, x in batch.x.items()}
 
 
-def preprocessing(modality: str, recipe: Recipe) -> dict[str, Any]:
-    return {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre"} if modality == "image" else {}
+def preprocessing(modality: str, recipe: Recipe, source: Source) -> dict[str, Any]:
+    """What must happen to a sample before the encoder sees it: how it is read, and the size of pictures."""
+    made: dict[str, Any] = {"read": read} if (read := source.reading(modality)) else {}
+    if modality == "image":
+        made |= {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre"}
+    return made
 
 
 def pick_device(name: str) -> torch.device:
@@ -218,7 +222,7 @@ def _finish(
     for modality, encoder in encoders.items():
         at = folder / "encoder" / modality if len(encoders) > 1 else folder / "encoder"
         provenance = {**kept, "data": source.name, "steps": outcome.step, "versions": versions()}
-        save_encoder(at, encoder, Card(recipe.encoder[modality], preprocessing(modality, recipe), provenance))
+        save_encoder(at, encoder, Card(recipe.encoder[modality], preprocessing(modality, recipe, source), provenance))
     _picture(folder, recipe, source)
     render(folder)
 
@@ -230,7 +234,7 @@ def _picture(folder: Path, recipe: Recipe, source: Source, n: int = 8) -> None:
     modality = "image" if "image" in source.modalities else "series"
     _, batch = next(iter(Loader(source, n).ordered(range(min(n, len(source))))))
     x, rng = batch.x[modality], Rng(0)
-    shown = prepare(x, preprocessing(modality, recipe))
+    shown = prepare(x, preprocessing(modality, recipe, source))
     if not isinstance(shown, Tensor):
         return
     columns = [("as it is", shown if shown.is_floating_point() else shown / 255)]

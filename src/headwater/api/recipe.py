@@ -15,10 +15,11 @@ from headwater.core.errors import RequestError
 from headwater.engine.fit import FitConfig
 from headwater.engine.optimise import AdamW
 from headwater.parts.architectures import EncoderConfig, named
-from headwater.parts.views import Crop, kit
-from headwater.parts.views.recipes import dino_views, simclr_view
+from headwater.parts.modalities import MODALITIES, SMALL_PICTURE
+from headwater.parts.views.kit import ViewKit
 
-SMALL_PICTURE = 64  # pixels: up to this side, pictures are seen whole and whatever their grain
+# of a pair, the first of these is the one that views change
+LOOKED_AT = ("image", "video", "volume", "points", "audio", "series", "graph", "table")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ def recipe_for(
     facts = {m: {**f, "size": (size, size)} if m == "image" else dict(f) for m, f in spec.items()}
     small = "image" not in spec or size <= SMALL_PICTURE
     config = module.SMALL if small else module.Config()
-    if not (size == 224 and facts["image"]["channels"] == 3):
-        config = config.viewed(kit_for(next(iter(facts)), facts))
+    if not ("image" in facts and size == 224 and facts["image"]["channels"] == 3):
+        viewed = next((m for m in LOOKED_AT if m in facts), next(iter(facts)))
+        config = config.viewed(kit_for(viewed, facts[viewed]))
+        if hasattr(config, "viewed_modality"):
+            config = replace(config, viewed_modality=viewed)
     if hasattr(config, "classes"):
         if n_classes < 2:
             raise RequestError(
@@ -50,7 +54,7 @@ def recipe_for(
         config = replace(config, classes=n_classes)
     method = catalogue.method_class(module)
     assert method is not None
-    encoders = {m: named(encoder or encoder_for(m, f, method.tokens), m, f) for m, f in facts.items()}
+    encoders = {m: named(encoder or MODALITIES[m].encoder(f, method.tokens), m, f) for m, f in facts.items()}
     return Recipe(config, encoders, fit_for(small, n), size)
 
 
@@ -62,28 +66,9 @@ def picture_size(facts: Mapping[str, Any]) -> int:
     return side if side <= SMALL_PICTURE else min(224, side // 32 * 32)
 
 
-def encoder_for(modality: str, facts: Mapping[str, Any], tokens: bool) -> str:
-    if modality == "image":
-        side = min(facts["size"])
-        if side > SMALL_PICTURE:
-            return "vit-small" if tokens else "resnet-18"
-        return "vit-micro" if tokens else ("resnet-micro" if side <= 16 else "resnet-nano")
-    if modality == "series" and not tokens and facts["length"] is not None:
-        return "resnet-nano"
-    return "vit-micro"
-
-
-def kit_for(modality: str, facts: Mapping[str, Mapping[str, Any]]) -> kit.ViewKit:
-    if "image" in facts:
-        (side, _), channels = facts["image"]["size"], facts["image"]["channels"]
-        if side <= SMALL_PICTURE or channels != 3:
-            return kit.small_pictures(side, channels)
-        crops = dino_views(side, max(32, side * 3 // 7 // 16 * 16))
-        assert isinstance(crops.large, tuple)
-        return kit.ViewKit(
-            weak=Crop(side, (0.2, 1.0)), strong=simclr_view(side), large=crops.large[0], small=crops.small
-        )
-    return kit.series(facts["series"]["length"] or 0) if modality == "series" else kit.table()
+def kit_for(modality: str, facts: Mapping[str, Any]) -> ViewKit:
+    """The views that suit data of this modality with these facts."""
+    return MODALITIES[modality].kit(facts)
 
 
 def fit_for(small: bool, n: int) -> FitConfig:

@@ -33,7 +33,27 @@ class Ragged:
         )
 
 
-Input = Tensor | Ragged
+@dataclass(frozen=True)
+class Graph:
+    """Graphs of unequal size in one batch: node features, how many nodes are real, and edges as pairs of nodes.
+
+    An undirected edge stands there once in each direction; `edges` is filled up with -1.
+    """
+
+    values: Float[Tensor, "b f n"]
+    extent: Int[Tensor, "b 1"]
+    edges: Int[Tensor, "b e 2"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Graph":
+        moved = (x.to(device, non_blocking=non_blocking) for x in (self.values, self.extent, self.edges))
+        return Graph(*moved)
+
+
+Input = Tensor | Ragged | Graph
+Sample = Tensor | Graph  # what a reader gives for one item; a graph is a batch of one
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
-from headwater.core.types import Batch, Features, Input, Loss, Step
+from headwater.core.types import Batch, Features, Graph, Input, Loss, Step
 
 T = TypeVar("T")
 
@@ -132,6 +132,10 @@ def values(x: Input) -> Tensor:
     """The tensor of an input that cannot be ragged at this point."""
     if isinstance(x, Tensor):
         return x
+    if isinstance(x, Graph):
+        raise RequestError(
+            "A graph is not a grid of values; this needs an input such as an image, a series or a table."
+        )
     sizes = [tuple(e) for e in torch.unique(x.extent, dim=0)[:3].tolist()]
     raise RequestError(
         f"The samples of this batch differ in size (such as {sizes}); a view with a fixed size comes first."

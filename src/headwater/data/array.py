@@ -1,7 +1,8 @@
 """NumPy arrays, torch tensors and .npy/.npz files.
 
-The number of axes says what they are: [n columns] a table, [n c t] series, [n c h w] images; also [n h w c] where the
-last axis is 1, 3 or 4 and the second is not. A pair (x, y) brings labels.
+The number of axes says what they are: [n columns] a table, [n c t] series, [n c h w] images, [n c d h w] volumes; also
+[n h w c] where the last axis is 1, 3 or 4 and the second is not. Where that is ambiguous the user names the modality:
+[n c t] may be audio and [n c n] points, [n c t h w] video. A pair (x, y) brings labels.
 """
 
 import functools
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 
 from headwater.core.errors import RequestError
+from headwater.core.types import Sample
 from headwater.data.labels import Labels, encode
 from headwater.data.source import Source, digest
 from headwater.data.stores import Disk
 
 ENDINGS = frozenset({"npy", "npz"})
 SMALL = 1 << 28  # bytes up to which a file is read into memory at once
-MODALITIES = {1: "table", 2: "series", 3: "image"}  # by the axes of one sample
+MODALITIES = {1: "table", 2: "series", 3: "image", 4: "volume"}  # by the axes of one sample
+AXES = {"table": 1, "series": 2, "audio": 2, "points": 2, "image": 3, "volume": 4, "video": 4}
+PICTURES = frozenset({"image", "video", "volume"})  # whose bytes stay bytes
 
 
 class Memory(Source):
@@ -43,7 +47,7 @@ class Memory(Source):
         assert self.tensors is not None
         return len(next(iter(self.tensors.values())))
 
-    def read(self, i: int) -> dict[str, Tensor]:
+    def read(self, i: int) -> dict[str, Sample]:
         assert self.tensors is not None
         return {m: x[i].clone() for m, x in self.tensors.items()}
 
@@ -64,15 +68,15 @@ class Memory(Source):
 class Mapped(Source):
     """A large .npy file, memory-mapped: a sample is read when it is asked for."""
 
-    def __init__(self, name: str, array: np.ndarray, at: str) -> None:
+    def __init__(self, name: str, array: np.ndarray, at: str, modality: str) -> None:
         self.name, self._array, self._at = name, array, at
-        self.modalities = (MODALITIES[array.ndim - 1],)
+        self.modalities = (modality,)
         self._last = channels_last(array)
 
     def __len__(self) -> int:
         return len(self._array)
 
-    def read(self, i: int) -> dict[str, Tensor]:
+    def read(self, i: int) -> dict[str, Sample]:
         return {self.modalities[0]: tensor(self._array[i], self.modalities[0], self._last)}
 
     def id(self, i: int) -> str:
@@ -94,33 +98,38 @@ def tensor(array: np.ndarray, modality: str, last: bool = False) -> Tensor:
     """A sample, or a stack of them, as the reader of files would give it: channels first, uint8 or float32."""
     if last:
         array = np.moveaxis(array, -1, -3)
-    if modality == "image" and array.dtype == np.bool_:
+    if modality in PICTURES and array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     elif modality == "image" and array.dtype == np.uint16:
         array = array.astype(np.float32) / np.float32(65535)
-    elif modality != "image" or array.dtype != np.uint8:
+    elif modality not in PICTURES or array.dtype != np.uint8:
         array = array.astype(np.float32)
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def checked(array: np.ndarray, name: str) -> np.ndarray:
+def checked(array: np.ndarray, name: str, modality: str | None = None) -> np.ndarray:
     """Raises `RequestError` for what holds no numbers, no samples, or has an unexpected number of axes."""
+    if modality is not None and AXES.get(modality) != array.ndim - 1:
+        wanted = f"{AXES[modality] + 1} axes" if modality in AXES else "another form of data"
+        raise RequestError(
+            f"The array {name} of shape {array.shape} cannot be read as {modality}, which needs {wanted}."
+        )
     if array.dtype.kind not in "biuf":
         raise RequestError(f"The array {name} holds {array.dtype}; numbers are expected.")
     if array.ndim - 1 not in MODALITIES:
         raise RequestError(
-            f"The array {name} has shape {array.shape}; expected [n columns] (a table), [n c t] (series) or "
-            f"[n c h w] or [n h w c] (images)."
+            f"The array {name} has shape {array.shape}; expected [n columns] (a table), [n c t] (series), "
+            f"[n c h w] or [n h w c] (images), or [n c d h w] (volumes)."
         )
     if not array.size:
         raise RequestError(f"The array {name} of shape {array.shape} is empty.")
     return array
 
 
-def from_arrays(x: Any, y: Any, name: str, at: str = "") -> Memory:
+def from_arrays(x: Any, y: Any, name: str, at: str = "", modality: str | None = None) -> Memory:
     """A stack of samples and, if y is not None, one label per sample."""
-    stack = checked(plain(x), name)
-    modality = MODALITIES[stack.ndim - 1]
+    stack = checked(plain(x), name, modality)
+    modality = modality or MODALITIES[stack.ndim - 1]
     values = tensor(stack, modality, channels_last(stack))
     return Memory(name, {modality: values}, labels_of(y, len(values), name), at)
 
@@ -142,15 +151,17 @@ def plain(x: Any) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
-def from_file(at: str, name: str) -> Source:
+def from_file(at: str, name: str, modality: str | None = None) -> Source:
     """A .npy file, memory-mapped if large, or an .npz file with x (and y). Nothing is unpickled."""
     try:
         found = np.load(at, mmap_mode="r" if at.lower().endswith("npy") else None, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise RequestError(f"The array file {at} cannot be read ({error}).") from error
     if isinstance(found, np.ndarray):
-        array = checked(found, name)
-        return from_arrays(array, None, name, at) if array.nbytes <= SMALL else Mapped(name, array, at)
+        array = checked(found, name, modality)
+        if array.nbytes <= SMALL:
+            return from_arrays(array, None, name, at, modality)
+        return Mapped(name, array, at, modality or MODALITIES[array.ndim - 1])
     with found:
         arrays: Mapping[str, np.ndarray] = found
         key = "x" if "x" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
@@ -159,7 +170,7 @@ def from_file(at: str, name: str) -> Source:
                 f"The file {at} holds {', '.join(sorted(arrays)) or 'nothing'}; x, and y for labels, are expected."
             )
         try:
-            return from_arrays(arrays[key], arrays.get("y") if key == "x" else None, name, at)
+            return from_arrays(arrays[key], arrays.get("y") if key == "x" else None, name, at, modality)
         except ValueError as error:
             if isinstance(error, RequestError):
                 raise

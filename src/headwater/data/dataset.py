@@ -8,11 +8,12 @@ from PIL import Image
 from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable, unknown
+from headwater.core.types import Sample
 from headwater.data import image
 from headwater.data.array import MODALITIES, labels_of, plain, tensor
-from headwater.data.files import IMAGE, FileSource
+from headwater.data.files import FileSource
 from headwater.data.labels import LABEL_COLUMNS, Labels, encode
-from headwater.data.source import Source, digest
+from headwater.data.source import Source, content, digest
 from headwater.data.stores import Store
 from headwater.data.table import from_table
 
@@ -57,7 +58,7 @@ class Items(Source):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def read(self, i: int) -> dict[str, Tensor]:
+    def read(self, i: int) -> dict[str, Sample]:
         try:
             item = self._dataset[i]
         except Exception as error:  # whatever a user's data set raises concerns this item alone
@@ -94,7 +95,7 @@ class Items(Source):
         parts: list[bytes] = []
         for i in at:
             try:
-                parts += [x.numpy().tobytes() for x in self.read(int(i)).values()]
+                parts.append(content(self.read(int(i))))
             except Unreadable as error:
                 parts.append(str(error).encode())
         return digest(type(self._dataset).__qualname__, str(len(self)), *parts)
@@ -162,7 +163,7 @@ def from_hugging_face(dataset: Any, labels: str | None, name: str) -> Source:
     pictures = next((c for c, f in features.items() if isinstance(f, datasets.Image)), None)
     if pictures is not None:
         rows = dataset.select_columns([pictures]).cast_column(pictures, datasets.Image(decode=False)).with_format(None)
-        return FileSource(Cells(rows, pictures, dataset._fingerprint), IMAGE, name, made)
+        return FileSource(Cells(rows, pictures, dataset._fingerprint), image.ImageReader(), name, made)
     table = dataset.with_format("arrow")[:]
     source = from_table(table.drop_columns([labels]) if labels is not None else table, None, name)
     if made is not None:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable
+from headwater.core.types import Graph, Sample
 from headwater.data.source import Source, content
+from headwater.parts.modalities import MODALITIES
 
 FLAT = 0.01  # an item whose spread is below this share of the usual spread is near-constant
 SLICE = 16  # items decoded ahead: a few, since one may be a hundred megabytes
 SHOWN = 3  # examples named per line
-PLURAL = {"image": "images", "series": "series", "table": "table rows", "text": "texts"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class Diagnosis:
     def lines(self) -> list[str]:
         """A few lines in plain words."""
         part = "all of them" if self.sampled == self.items else f"{self.sampled} of them"
-        out = [f"{self.name}: {self.items:,} {' and '.join(PLURAL[m] for m in self.modalities)}; looked at {part}."]
+        out = [
+            f"{self.name}: {self.items:,} {' and '.join(MODALITIES[m].plural for m in self.modalities)}; looked at {part}."
+        ]
         for modality, facts in self.modalities.items():
             shape = _sizes(facts.sizes) + (f"; channels {_most(facts.channels)}" if facts.channels else "")
             out.append(f"{modality}: {shape}; {_most(facts.dtypes)}.")
@@ -142,8 +145,8 @@ def _sample(source: Source, sample: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
 
 
-def _read(source: Source, at: np.ndarray, workers: int) -> Iterator[tuple[int, dict[str, Tensor] | Unreadable]]:
-    def one(i: int) -> dict[str, Tensor] | Unreadable:
+def _read(source: Source, at: np.ndarray, workers: int) -> Iterator[tuple[int, dict[str, Sample] | Unreadable]]:
+    def one(i: int) -> dict[str, Sample] | Unreadable:
         try:
             return source.read(i)
         except Unreadable as error:
@@ -187,6 +190,10 @@ class _Moments:
         return (self.square / self.count.clamp(min=1)).sqrt()
 
 
+def _values(sample: Sample) -> Tensor:
+    return sample.values[0] if isinstance(sample, Graph) else sample
+
+
 def statistics(source: Source, sample: int = 1024, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
     """(mean, std), float32 [c], by modality: per channel of images and series, per column of tables (missing cells
     passed over), on the float scale (uint8 divided by 255). A channel that never changes gets the std 1, so that it can
@@ -198,6 +205,7 @@ def statistics(source: Source, sample: int = 1024, seed: int = 0) -> dict[str, t
         for modality, x in item.items():
             if modality == "text":
                 continue
+            x = _values(x)
             moments = found.setdefault(modality, _Moments(x.shape[0]))
             if len(moments.mean) != x.shape[0]:
                 raise RequestError(
@@ -220,7 +228,8 @@ class _Tally:
         self.spreads: list[tuple[str, float]] = []
         self.missing: Tensor | None = None
 
-    def add(self, item: str, x: Tensor) -> None:
+    def add(self, item: str, sample: Sample) -> None:
+        x = _values(sample)
         self.dtypes[str(x.dtype).removeprefix("torch.")] += 1
         if self.modality in ("table", "text"):
             self.sizes[f"{len(x)} {'columns' if self.modality == 'table' else 'tokens'}"] += 1

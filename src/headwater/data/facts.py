@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from headwater.data.text import END, PAD, VOCABULARY
 
 
@@ -13,11 +11,11 @@ def same(values: Sequence[Any]) -> Any:
     return values[0] if all(v == values[0] for v in values) else None
 
 
-def dtypes(samples: Sequence[Tensor]) -> Any:
+def dtypes(samples: Sequence[Any]) -> Any:
     return same([str(x.dtype).removeprefix("torch.") for x in samples])
 
 
-def image(samples: Sequence[Tensor]) -> dict[str, Any]:
+def image(samples: Sequence[Any]) -> dict[str, Any]:
     return {
         "channels": same([x.shape[0] for x in samples]),
         "size": same([tuple(x.shape[1:]) for x in samples]),
@@ -26,7 +24,7 @@ def image(samples: Sequence[Tensor]) -> dict[str, Any]:
     }
 
 
-def series(samples: Sequence[Tensor]) -> dict[str, Any]:
+def series(samples: Sequence[Any]) -> dict[str, Any]:
     return {
         "channels": same([x.shape[0] for x in samples]),
         "length": same([x.shape[1] for x in samples]),
@@ -34,22 +32,35 @@ def series(samples: Sequence[Tensor]) -> dict[str, Any]:
     }
 
 
-def table(samples: Sequence[Tensor]) -> dict[str, Any]:
+def table(samples: Sequence[Any]) -> dict[str, Any]:
     columns = len(samples[0])
     return {"columns": columns, "names": [f"column {j}" for j in range(columns)]}
 
 
-def text(samples: Sequence[Tensor]) -> dict[str, Any]:
+def text(samples: Sequence[Any]) -> dict[str, Any]:
     return {"vocabulary": VOCABULARY, "end": END, "pad": PAD, "longest": max(len(x) for x in samples)}
 
 
-FACTS: Mapping[str, Callable[[Sequence[Tensor]], dict[str, Any]]] = {
+def points(samples: Sequence[Any]) -> dict[str, Any]:
+    return {"channels": same([x.shape[0] for x in samples]), "points": min(x.shape[1] for x in samples)}
+
+
+def graph(samples: Sequence[Any]) -> dict[str, Any]:
+    return {"channels": same([x.values.shape[1] for x in samples]), "nodes": max(x.values.shape[2] for x in samples)}
+
+
+FACTS: Mapping[str, Callable[[Sequence[Any]], dict[str, Any]]] = {
     "image": image,
     "series": series,
     "table": table,
     "text": text,
+    "video": image,
+    "volume": image,
+    "audio": series,
+    "points": points,
+    "graph": graph,
 }
 
 
-def describe(modality: str, samples: Sequence[Tensor]) -> dict[str, Any]:
+def describe(modality: str, samples: Sequence[Any]) -> dict[str, Any]:
     return FACTS[modality](samples)

@@ -8,6 +8,7 @@ EXIF orientation is applied. Of an animation the first frame counts. The content
 import io
 import re
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 from torch import Tensor
 
 from headwater.core.errors import Unreadable
+from headwater.data.reader import Reader
 
 ENDINGS = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp", "gif"})
 ORIENTATION = 0x0112
@@ -158,3 +160,17 @@ def channels(data: bytes) -> int | None:
             return {"1": 1, "L": 1, "RGB": 3, "CMYK": 3}.get(image.mode) if plain else None
     except Exception:  # a header that does not parse tells nothing; `decode` will say why
         return None
+
+
+@dataclass(frozen=True)
+class ImageReader(Reader):
+    """PNG, JPEG, WebP, TIFF, BMP, GIF (its first frame)."""
+
+    modality = "image"
+    endings = ENDINGS
+
+    def decode(self, data: bytes, item: str) -> Shaped[Tensor, "c h w"]:
+        return decode(data, item)
+
+    def channels(self, data: bytes) -> int | None:
+        return channels(data)

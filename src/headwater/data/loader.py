@@ -17,10 +17,10 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable, WorkError
 from headwater.core.rng import mix
-from headwater.core.types import Batch, Input, Ragged
+from headwater.core.types import Batch, Graph, Input, Ragged, Sample
 from headwater.data.source import Source
 
-Item = dict[str, Tensor]
+Item = dict[str, Sample]
 FEW_BAD = 3  # broken items that no share of a small set makes too many
 
 
@@ -138,11 +138,14 @@ class Loader:
         return None if self.source.labels is None else torch.as_tensor(self.source.labels[chosen])
 
 
-def stack(items: list[Tensor]) -> Input:
+def stack(items: list[Any]) -> Input:
     """One tensor when all sizes agree; otherwise a ragged one, padded with zeros up to the largest.
 
     The axes that may differ are all but the channels: the last two of an image, the last of a series or a text.
+    Graphs are filled up with nodes that are none and edges of -1.
     """
+    if isinstance(items[0], Graph):
+        return _join(items)
     if all(x.shape == items[0].shape for x in items):
         return torch.stack(items)
     if len({(x.ndim, *(x.shape[:1] if x.ndim > 1 else ())) for x in items}) > 1:
@@ -155,6 +158,18 @@ def stack(items: list[Tensor]) -> Input:
     for row, x in zip(out, items, strict=True):
         row[(slice(None),) * first + tuple(slice(s) for s in x.shape[first:])] = x
     return Ragged(out, extent)
+
+
+def _join(graphs: list[Graph]) -> Graph:
+    nodes, edges = max(g.values.shape[2] for g in graphs), max(g.edges.shape[1] for g in graphs)
+    if len({g.values.shape[1] for g in graphs}) > 1:
+        raise RequestError("One batch holds graphs whose nodes have different numbers of features.")
+    values = graphs[0].values.new_zeros(len(graphs), graphs[0].values.shape[1], nodes)
+    pairs = torch.full((len(graphs), edges, 2), -1, dtype=torch.int64)
+    for i, g in enumerate(graphs):
+        values[i, :, : g.values.shape[2]] = g.values[0]
+        pairs[i, : g.edges.shape[1]] = g.edges[0]
+    return Graph(values, torch.cat([g.extent for g in graphs]), pairs)
 
 
 def order(n: int, seed: int, start: int, count: int) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,42 +13,58 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from headwater.core.errors import RequestError, spelled
+from headwater.core.errors import RequestError, spelled, unknown
 from headwater.data import archive, array, builtin, dataset, index, labels, table
-from headwater.data.files import IMAGE, FileSource
+from headwater.data.files import FileSource
 from headwater.data.labels import Labels
+from headwater.data.reader import Reader
+from headwater.data.readers import ENDINGS, READERS, reader_for
 from headwater.data.source import Source
 from headwater.data.stores import Disk, Files, Members, Remote, Store
+from headwater.parts.modalities import MODALITIES
 
-ENDINGS = IMAGE.endings
 ACCEPTED = (
     "a folder, a glob, a .txt list, a .zip or .tar, a table (.csv .tsv .parquet .arrow .feather), "
     "an array (.npy .npz), a URL, or a built-in set"
 )
 
 
-def open(what: Any, *, labels: str | None = None, name: str | None = None) -> Source:
+# what opens a single file: (place, path, labels, name) -> source
+Opener = Callable[[Disk | Remote, str, str | None, str], Source]
+
+# (modality, ending) -> what opens such a file where the user names the modality; elsewhere `_file` decides
+AS: Mapping[tuple[str, str], Opener] = {}
+
+
+def open(what: Any, *, labels: str | None = None, name: str | None = None, modality: str | None = None) -> Source:
     """Opens data of any accepted form; `docs/data.md` lists them.
 
-    labels   a column of a table; or for files "labels.csv" or "labels.csv:column"
-    name     what messages and reports call the data
+    labels     a column of a table; or for files "labels.csv" or "labels.csv:column"
+    name       what messages and reports call the data
+    modality   what to read the data as, where files or arrays could be several things; a path may say it too, as in
+               "video:clips/"
     Raises RequestError where there is nothing to open, or nothing in it can be read.
     """
     if isinstance(what, Source):
         _no_labels(labels, what.name)
         return what
+    if modality is not None and modality not in MODALITIES:
+        raise unknown("modality", modality, MODALITIES)
     if isinstance(what, str | os.PathLike):
-        return _by_name(os.fspath(what), labels, name)
+        path, first = os.fspath(what), os.fspath(what).partition(":")[0]
+        if first in MODALITIES and not os.path.exists(path):
+            path, modality = path[len(first) + 1 :], first
+        return _by_name(path, labels, name, modality)
     if isinstance(what, pa.Table):
         return table.from_table(what, labels, name or "table")
     if type(what).__module__.partition(".")[0] == "datasets":
         return dataset.from_hugging_face(what, labels, name or "Hugging Face data set")
     if isinstance(what, np.ndarray | Tensor):
         _no_labels(labels, name or "array")
-        return array.from_arrays(what, None, name or "array")
+        return array.from_arrays(what, None, name or "array", modality=modality)
     if isinstance(what, tuple) and len(what) == 2:
         _no_labels(labels, name or "arrays")
-        return array.from_arrays(what[0], what[1], name or "arrays")
+        return array.from_arrays(what[0], what[1], name or "arrays", modality=modality)
     if hasattr(what, "__len__") and hasattr(what, "__getitem__") and not isinstance(what, list | dict | tuple):
         _no_labels(labels, name or type(what).__name__)
         return dataset.Items(what, name or type(what).__name__)
@@ -65,9 +81,9 @@ def _no_labels(given: str | None, name: str) -> None:
         )
 
 
-def _by_name(what: str, asked: str | None, name: str | None) -> Source:
+def _by_name(what: str, asked: str | None, name: str | None, modality: str | None) -> Source:
     if "://" in what and not what.startswith("file://"):
-        return _remote(what, asked, name)
+        return _remote(what, asked, name, modality)
     at = os.path.expanduser(what.removeprefix("file://"))
     if spelled(at) in builtin.BUILTINS:
         _no_labels(asked, at)
@@ -78,14 +94,16 @@ def _by_name(what: str, asked: str | None, name: str | None) -> Source:
     if os.path.isdir(at):
         found = index.folder(at, ENDINGS)
         called = name or os.path.basename(os.path.realpath(at)) + "/"
-        return _files(Disk(), os.path.realpath(at), found.table["name"], found.facts["others"], asked, called, at)
+        return _files(
+            Disk(), os.path.realpath(at), found.table["name"], found.facts["others"], asked, called, at, modality
+        )
     if os.path.isfile(at):
-        return _file(Disk(), os.path.abspath(at), asked, name or os.path.basename(at))
+        return _file(Disk(), os.path.abspath(at), asked, name or os.path.basename(at), modality)
     if glob.has_magic(at):
         root = os.path.abspath(_before_magic(at))
         others: Counter[str] = Counter()
         matches = (os.path.relpath(p, root) for p in glob.iglob(at, recursive=True) if os.path.isfile(p))
-        return _files(Disk(), root, _chosen(matches, others), others, asked, name or what, at)
+        return _files(Disk(), root, _chosen(matches, others), others, asked, name or what, at, modality)
     raise _missing(what, at)
 
 
@@ -111,7 +129,7 @@ def _before_magic(pattern: str) -> str:
 
 
 def _chosen(names: Iterator[str], others: Counter[str]) -> pa.Array:
-    """The names of images, sorted; the endings of the rest are counted in `others`."""
+    """The names of files that a reader knows, sorted; the endings of the rest are counted in `others`."""
 
     def known() -> Iterator[str]:
         for name in names:
@@ -132,48 +150,87 @@ def _files(
     asked: str | None,
     name: str,
     shown: str,
+    modality: str | None,
 ) -> Source:
-    if not len(names):
-        if not others:
-            raise RequestError(f"There are no files in {shown}.")
-        seen = ", ".join(f"{n} .{e}" if e else f"{n} without ending" for e, n in Counter(others).most_common(8))
-        known = " ".join(f".{e}" for e in sorted(ENDINGS))
-        raise RequestError(f"No file in {shown} can be read: there are {seen}; expected {known}.")
-    return _read(Files(place, root, names), asked, name, root)
+    """The files that the reader of most of them knows; those of other readers are left out, and said so."""
+    if not len(names) and not others:
+        raise RequestError(f"There are no files in {shown}.")
+    ends = endings(names)
+    counts = {e["values"]: e["counts"] for e in pc.value_counts(ends).to_pylist()}
+    reader = reader_for(counts, modality)
+    if reader is None:
+        seen = Counter(counts | dict(others)).most_common(8)
+        told = ", ".join(f"{n} .{e}" if e else f"{n} without ending" for e, n in seen)
+        wanted = (
+            ENDINGS if modality is None else frozenset().union(*(r.endings for r in READERS if r.modality == modality))
+        )
+        known = " ".join(f".{e}" for e in sorted(wanted))
+        raise RequestError(
+            f"No file in {shown} can be read{_as(modality)}: there are {told}; expected {known or 'none'}."
+        )
+    mine = pc.is_in(ends, value_set=pa.array(sorted(reader.endings), pa.large_string()))
+    left = Counter({e: n for e, n in counts.items() if e not in reader.endings})
+    notes: tuple[str, ...] = ()
+    if left:
+        told = ", ".join(f"{n:,} .{e}" for e, n in left.most_common(8))
+        notes = (f"Read as {MODALITIES[reader.modality].plural}; other files are left out: {told}.",)
+    return _read(Files(place, root, names.filter(mine)), reader, asked, name, root, notes=notes)
 
 
-def _read(store: Store, asked: str | None, name: str, root: str, given: Labels | None = None) -> Source:
+def endings(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """What follows the last dot of each name, in small letters."""
+    return pc.utf8_lower(pc.replace_substring_regex(names, r"^.*?\.([^./]*)$|^.*$", r"\1"))
+
+
+def _as(modality: str | None) -> str:
+    return "" if modality is None else f" as {modality}"
+
+
+def _read(
+    store: Store,
+    reader: Reader,
+    asked: str | None,
+    name: str,
+    root: str,
+    given: Labels | None = None,
+    notes: tuple[str, ...] = (),
+) -> Source:
     if asked is not None:
         given = labels.from_file(asked, root, store.names)
     elif given is None:
         given = labels.from_folders(store.names)
-    return FileSource(store, IMAGE, name, given)
+    return FileSource(store, reader, name, given, notes)
 
 
-def _file(place: Disk | Remote, at: str, asked: str | None, name: str) -> Source:
+def _file(place: Disk | Remote, at: str, asked: str | None, name: str, modality: str | None) -> Source:
     end = index.ending(at)
+    if modality is not None and (modality, end) in AS:
+        return AS[modality, end](place, at, asked, name)
     if end in archive.ENDINGS:
-        return _archive(place, at, asked, name)
-    if end in table.ENDINGS:
+        return _archive(place, at, asked, name, modality)
+    if end in table.ENDINGS and modality in (None, "table", "image"):
         return table.open_table(place, at, asked, name)
     if end in array.ENDINGS:
         _no_labels(asked, name)
         if isinstance(place, Remote):
             raise RequestError(f"Array files are read from this machine only; copy {place.url(at)} here first.")
-        return array.from_file(at, name)
+        return array.from_file(at, name, modality)
     root = os.path.dirname(at)
-    if end == "txt":
-        return _list(place, at, root, asked, name)
-    if end in ENDINGS:
-        return _read(Files(place, root, pa.array([os.path.basename(at)], pa.large_string())), asked, name, root)
+    if end == "txt" and modality != "text":
+        return _list(place, at, root, asked, name, modality)
+    if reader_for({end: 1}, modality) is not None:
+        names = pa.array([os.path.basename(at)], pa.large_string())
+        return _files(place, root, names, {}, asked, name, at, modality)
     if end in archive.PACKED:
         raise RequestError(
             f"{at} is packed as a whole and cannot be read at random; unpack it to a .tar, .zip or folder first."
         )
-    raise RequestError(f"The file {at} ends in .{end}; expected {ACCEPTED}.")
+    raise RequestError(
+        f"The file {at} ends in .{end}{' and cannot be read as ' + modality if modality else ''}; expected {ACCEPTED}."
+    )
 
 
-def _list(place: Disk | Remote, at: str, root: str, asked: str | None, name: str) -> Source:
+def _list(place: Disk | Remote, at: str, root: str, asked: str | None, name: str, modality: str | None) -> Source:
     try:
         lines = place.read(at).decode().splitlines()
     except UnicodeDecodeError as error:
@@ -181,21 +238,22 @@ def _list(place: Disk | Remote, at: str, root: str, asked: str | None, name: str
     names = index.names_of(index.chunks(s for line in lines if (s := line.strip())))
     if not len(names):
         raise RequestError(f"The list {at} names no files.")
-    return _read(Files(place, root, names), asked, name, root)
+    return _files(place, root, names, {}, asked, name, at, modality)
 
 
-def _archive(place: Disk | Remote, at: str, asked: str | None, name: str) -> Source:
+def _archive(place: Disk | Remote, at: str, asked: str | None, name: str, modality: str | None) -> Source:
     members = archive.members(place, at)
-    ends = pc.utf8_lower(pc.replace_substring_regex(members["name"], r"^.*?\.([^./]*)$|^.*$", r"\1"))
-    chosen = np.flatnonzero(pc.is_in(ends, value_set=pa.array(sorted(ENDINGS), pa.large_string())).to_numpy())
-    if not len(chosen):
-        others = Counter({e["values"]: e["counts"] for e in pc.value_counts(ends).to_pylist()})
-        return _files(place, "", members["name"].slice(0, 0), others, asked, name, at)
+    ends = endings(members["name"])
+    others = {e["values"]: e["counts"] for e in pc.value_counts(ends).to_pylist()}
+    reader = reader_for(others, modality)
+    if reader is None:
+        return _files(place, "", members["name"].slice(0, 0), others, asked, name, at, modality)
+    chosen = np.flatnonzero(pc.is_in(ends, value_set=pa.array(sorted(reader.endings), pa.large_string())).to_numpy())
     given = archive.beside(place, at, members, chosen)
-    return _read(Members(place, at, members.take(pa.array(chosen))), asked, name, os.path.dirname(at), given)
+    return _read(Members(place, at, members.take(pa.array(chosen))), reader, asked, name, os.path.dirname(at), given)
 
 
-def _remote(what: str, asked: str | None, name: str | None) -> Source:
+def _remote(what: str, asked: str | None, name: str | None, modality: str | None) -> Source:
     import fsspec
 
     try:
@@ -213,13 +271,13 @@ def _remote(what: str, asked: str | None, name: str | None) -> Source:
         elif fs.isdir(at):
             root, found = at.rstrip("/"), fs.find(at)
         elif fs.isfile(at):
-            return _file(place, at, asked, called)
+            return _file(place, at, asked, called, modality)
         else:
             raise RequestError(f"There is nothing at {what}.")
     except OSError as error:
         raise RequestError(f"The address {what} cannot be opened: {error}.") from error
     names = _chosen((p[len(root) :].lstrip("/") for p in found), others)
-    return _files(place, root, names, others, asked, called if glob.has_magic(at) else called + "/", what)
+    return _files(place, root, names, others, asked, called if glob.has_magic(at) else called + "/", what, modality)
 
 
 def builtins() -> tuple[str, ...]:

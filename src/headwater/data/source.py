@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable
 from headwater.core.rng import mix
+from headwater.core.types import Sample
 from headwater.data.facts import describe
 
 LOOK = 16  # how many items `spec` looks at
@@ -44,9 +45,15 @@ class Source(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def read(self, i: int) -> dict[str, Tensor]:
-        """Sample i by modality: images uint8 or float32 [c h w], series float32 [c t], tables float32 [columns] with
-        NaN for missing cells, text int64 [n]. Raises `Unreadable` with the item's id and what is wrong with it."""
+    def read(self, i: int) -> dict[str, Sample]:
+        """Sample i by modality. Raises `Unreadable` with the item's id and what is wrong with it.
+
+        image   uint8 or float32 [c h w]         video   uint8 or float32 [c t h w]
+        series  float32 [c t]                    audio   float32 [c t]
+        table   float32 [columns], NaN: missing  text    int64 [n]
+        volume  uint8 or float32 [c d h w]       points  float32 [c n], the first three of c being x, y, z
+        graph   a Graph of one
+        """
 
     @abstractmethod
     def id(self, i: int) -> str:
@@ -55,6 +62,15 @@ class Source(ABC):
     def path(self, i: int) -> str:
         """The full path or URL of an item; "" for data in memory."""
         return ""
+
+    def reading(self, modality: str) -> dict[str, Any]:
+        """How samples of this modality are read, as JSON can hold it: a sampling rate, the names of columns."""
+        return {}
+
+    def conform(self, modality: str, wanted: Mapping[str, Any]) -> "Source":
+        """These data read as `wanted` says, which is what `reading` of other data said: so an encoder meets new data
+        as it met the data it learned from. Raises RequestError where that cannot be."""
+        return self
 
     @property
     @abstractmethod
@@ -65,12 +81,13 @@ class Source(ABC):
     def spec(self) -> dict[str, Any]:
         """What an encoder needs to know, by modality, from the first readable of items spread over the set.
 
-        image   channels and size (h, w) (None if mixed), dtype, promoted
-        series  channels and length (None if mixed), dtype
+        image   channels and size (h, w) (None if mixed), dtype, promoted; video and volume with three axes
+        series  channels and length (None if mixed), dtype; audio with rate, in Hz; points with the number of them
         table   columns, names
         text    vocabulary, end, pad, longest caption seen
+        graph   channels (features of a node), nodes (of the largest)
         """
-        found: list[dict[str, Tensor]] = []
+        found: list[dict[str, Sample]] = []
         for i in spread(len(self), 4 * LOOK):
             if len(found) == LOOK:
                 break
@@ -113,7 +130,7 @@ class Subset(Source):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def read(self, i: int) -> dict[str, Tensor]:
+    def read(self, i: int) -> dict[str, Sample]:
         return self.source.read(int(self.indices[i]))
 
     def id(self, i: int) -> str:
@@ -121,6 +138,12 @@ class Subset(Source):
 
     def path(self, i: int) -> str:
         return self.source.path(int(self.indices[i]))
+
+    def reading(self, modality: str) -> dict[str, Any]:
+        return self.source.reading(modality)
+
+    def conform(self, modality: str, wanted: Mapping[str, Any]) -> Source:
+        return Subset(self.source.conform(modality, wanted), self.indices)
 
     @property
     def fingerprint(self) -> str:
@@ -173,13 +196,14 @@ def split(source: Source, test: float | int, seed: int) -> tuple[Subset, Subset]
     return Subset(source, np.flatnonzero(~chosen)), Subset(source, np.flatnonzero(chosen))
 
 
-def content(sample: dict[str, Tensor]) -> bytes:
+def content(sample: dict[str, Sample]) -> bytes:
     """A hash of decoded values, shapes and dtypes: equal for a PNG and a BMP of the same picture."""
     made = blake2b(digest_size=16)
     for modality in sorted(sample):
-        x = sample[modality].contiguous()
-        made.update(f"{modality}{tuple(x.shape)}{x.dtype}".encode())
-        made.update(x.numpy().tobytes())
+        x = sample[modality]
+        for part in (x,) if isinstance(x, Tensor) else (x.values, x.edges):
+            made.update(f"{modality}{tuple(part.shape)}{part.dtype}".encode())
+            made.update(part.contiguous().numpy().tobytes())
     return made.digest()
 
 

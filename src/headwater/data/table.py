@@ -19,7 +19,7 @@ import torch
 from headwater.core.errors import RequestError, unknown
 from headwater.data import image
 from headwater.data.array import Memory
-from headwater.data.files import IMAGE, FileSource
+from headwater.data.files import FileSource
 from headwater.data.index import cache, ending, replace
 from headwater.data.labels import FILE_COLUMNS, LABEL_COLUMNS, Labels, encode
 from headwater.data.source import Source, digest
@@ -132,9 +132,9 @@ def _images(table: pa.Table, place: Disk | Remote, at: str, labels: str | None, 
             notes = (f"Labels come from the column {labels}.",)
     made = None if labels is None else label_column(table, labels, at)
     if cells is not None:
-        return FileSource(Column(cells, place.url(at), place.stamp(at)), IMAGE, name, made, notes)
+        return FileSource(Column(cells, place.url(at), place.stamp(at)), image.ImageReader(), name, made, notes)
     root = os.path.dirname(os.path.abspath(at)) if isinstance(place, Disk) else at.rpartition("/")[0]
-    return FileSource(Files(place, root, paths.cast(pa.large_string())), IMAGE, name, made, notes)
+    return FileSource(Files(place, root, paths.cast(pa.large_string())), image.ImageReader(), name, made, notes)
 
 
 def label_column(table: pa.Table, column: str, at: str) -> Labels:

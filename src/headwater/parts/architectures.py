@@ -7,7 +7,8 @@ from typing import Any
 from headwater.core.errors import RequestError, spelled, unknown
 from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
 from headwater.parts.encoders import TokenEncoderConfig
-from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, TextTokenizerConfig, TokenizerConfig
+from headwater.parts.modalities import MODALITIES
+from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, TextTokenizerConfig
 from headwater.parts.transformer import TransformerConfig
 
 EncoderConfig = TokenEncoderConfig | ResNetConfig | ConvNeXtConfig
@@ -57,9 +58,10 @@ def names() -> list[str]:
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     """The encoder `name` for data with these facts, such as `vit-small`, `vit-small/8` (patch) or `resnet-18`.
 
-    facts: channels and size for images, channels and length for series, columns for tables, vocabulary for text.
+    The facts are those of `Source.spec`.
     """
     kind, _, patch = spelled(name).partition("/")
+    known = MODALITIES[modality]
     if patch and not patch.isdigit():
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16."
@@ -67,36 +69,17 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     if kind in VIT:
         dim, depth, heads = VIT[kind]
         trunk = TransformerConfig(dim=dim, depth=depth, heads=heads)
-        return TokenEncoderConfig(tokenizer=_tokenizer(modality, facts, int(patch or 0)), trunk=trunk)
+        return TokenEncoderConfig(tokenizer=known.tokenizer(facts, int(patch or 0)), trunk=trunk)
     if kind not in RESNET and kind not in CONVNEXT:
         raise unknown("encoder", name, names())
-    if modality in ("table", "text"):
+    if known.rank is None:
         raise RequestError(
             f"Encoder {name!r} is convolutional and needs a grid; a {modality} needs one such as vit-micro."
         )
-    shape = {"modality": modality, "channels": facts["channels"], "rank": 1 if modality == "series" else 2}
+    shape = {"modality": modality, "channels": facts["channels"], "rank": known.rank}
     config, sizes = (ResNetConfig, RESNET) if kind in RESNET else (ConvNeXtConfig, CONVNEXT)
     widths, depths, stem = sizes[kind]
     return config(**shape, widths=widths, depths=depths, stem_stride=stem)
-
-
-def _tokenizer(modality: str, facts: Mapping[str, Any], patch: int) -> TokenizerConfig:
-    if modality == "table":
-        return TableTokenizerConfig(columns=facts["columns"])
-    if modality == "text":
-        return TextTokenizerConfig(vocabulary=facts["vocabulary"])
-    if modality == "series":
-        return GridTokenizerConfig(
-            modality=modality, channels=facts["channels"], patch=(patch or patch_for(facts["length"], 16),)
-        )
-    side = patch or patch_for(min(facts["size"]), 16 if min(facts["size"]) >= 96 else 4)
-    return GridTokenizerConfig(modality=modality, channels=facts["channels"], patch=(side, side))
-
-
-def patch_for(size: int, wanted: int) -> int:
-    """The divisor of `size` nearest to `wanted`, leaving at least four patches."""
-    fits = [p for p in range(1, size // 4 + 1) if size % p == 0]
-    return min(fits, key=lambda p: abs(p - wanted), default=1)
 
 
 def to_json(config: Any) -> Any:

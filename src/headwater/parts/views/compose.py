@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
-from headwater.core.types import Input, Ragged
+from headwater.core.types import Input
 from headwater.core.verbs import values
 
 CACHE = 1 << 20  # bytes of a batch worked on at a time on a CPU, so that a chain of passes stays in its second cache
@@ -85,7 +85,7 @@ class MultiCrop:
 
 
 def _memory(x: Input) -> int:
-    return (x.values if isinstance(x, Ragged) else x).untyped_storage().data_ptr()
+    return (x if isinstance(x, Tensor) else x.values).untyped_storage().data_ptr()
 
 
 def floats(x: Tensor) -> Tensor:

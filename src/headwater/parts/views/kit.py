@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from headwater.parts.views.colour import Blur, Colour, Grey
 from headwater.parts.views.compose import Chain, View
 from headwater.parts.views.image import Affine, Crop, Resize
-from headwater.parts.views.recipes import grey_view
+from headwater.parts.views.recipes import dino_views, grey_view, simclr_view
 from headwater.parts.views.series import Corrupt, Jitter, Scale, Shift, Warp
 
 
@@ -20,6 +20,15 @@ class ViewKit:
     strong: View
     large: View
     small: View
+
+
+def pictures(size: int, channels: int) -> ViewKit:
+    """Pictures of any size: small or multispectral ones gently, large photographs as SimCLR and DINO do."""
+    if size <= 64 or channels != 3:
+        return small_pictures(size, channels)
+    crops = dino_views(size, max(32, size * 3 // 7 // 16 * 16))
+    assert isinstance(crops.large, tuple)
+    return ViewKit(weak=Crop(size, (0.2, 1.0)), strong=simclr_view(size), large=crops.large[0], small=crops.small)
 
 
 def small_pictures(size: int, channels: int) -> ViewKit:

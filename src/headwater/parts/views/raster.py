@@ -17,7 +17,7 @@ SMALL = 48 * 48  # pixels up to which a CPU resizes faster by one batched produc
 
 def extents(x: Input) -> tuple[Tensor, Int[Tensor, "b 2"]]:
     """The pixels `[b c h w]`, and the (height, width) of each picture within them."""
-    pixels = x.values if isinstance(x, Ragged) else x
+    pixels = x if isinstance(x, Tensor) else x.values
     if pixels.ndim != 4:
         raise RequestError(f"A view of pictures takes [b c h w]; got a tensor of shape {tuple(pixels.shape)}.")
     if isinstance(x, Ragged):

@@ -79,7 +79,7 @@ class Window:
             check_range(self, "scale", self.scale, high=1.0)
 
     def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b c s"]:
-        data = x.values if isinstance(x, Ragged) else x
+        data = x if isinstance(x, Tensor) else x.values
         b, _, t = data.shape
         whole = x.extent[:, 0] if isinstance(x, Ragged) else torch.full((b,), t, device=data.device)
         share, start = rng.rand(b, 2).unbind(1)

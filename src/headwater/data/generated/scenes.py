@@ -1,13 +1,19 @@
-"""Small generated sets whose answers are known: scenes of coloured shapes, series of waves, captions for the scenes.
+"""Scenes of one coloured shape each, and captions for them.
 
-Item i is drawn from a generator seeded by (set, i): it never depends on how many items are drawn.
+shapes            3,000 scenes of 32 pixels; the class is the shape
+captioned-shapes  the same scenes with captions; the class is the pair, such as "red circle"
 """
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
+from headwater.data.array import Memory
+from headwater.data.captioned import Captioned
+from headwater.data.labels import Labels
+
+SCENES = 3000
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 COLOURS = {
     "red": (220, 50, 40),
@@ -18,9 +24,7 @@ COLOURS = {
     "white": (240, 240, 240),
 }
 CAPTIONS = ("a {colour} {shape}", "picture of a {shape} that is {colour}", "there is one {colour} {shape} here")
-WAVES = ("sine", "square", "sawtooth", "chirp", "burst", "beat")
 SIDE = 32
-LENGTH = 128
 
 
 def distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -64,35 +68,17 @@ def caption(shape: int, colour: int, template: int) -> str:
     return CAPTIONS[template].format(shape=SHAPES[shape], colour=list(COLOURS)[colour])
 
 
-def waves(n: int) -> tuple[Float32[Tensor, "n 2 128"], np.ndarray]:
-    """n series of one of six kinds of wave: (values, kind). Frequency, phase, strength and noise vary; the second
-    channel is the first a quarter period later, weaker, with noise of its own."""
-    values = np.empty((n, 2, LENGTH), np.float32)
-    kinds = np.empty(n, np.int64)
-    t = np.arange(LENGTH) / LENGTH
-    for i in range(n):
-        draw = np.random.default_rng((2, i))
-        kind = int(draw.integers(len(WAVES)))
-        cycles, start, centre = draw.uniform(3, 7), draw.uniform(), draw.uniform(0.3, 0.7)
-        for channel, (strength, later) in enumerate(((1.0, 0.0), (0.6, 0.25))):
-            phase = cycles * t + start + later
-            clean = _wave(WAVES[kind], phase, t, cycles, start + later, centre)
-            scale = strength * draw.uniform(0.7, 1.3)
-            values[i, channel] = scale * clean + draw.normal(0, 0.25, LENGTH)
-        kinds[i] = kind
-    return torch.from_numpy(values), kinds
+def shapes(name: str) -> Memory:
+    images, shape, _, _ = scenes(SCENES)
+    return Memory(name, {"image": images}, Labels(shape, SHAPES))
 
 
-def _wave(kind: str, phase: np.ndarray, t: np.ndarray, cycles: float, start: float, centre: float) -> np.ndarray:
-    sine = np.sin(2 * np.pi * phase)
-    if kind == "square":
-        return np.sign(sine)
-    if kind == "sawtooth":
-        return 2 * (phase % 1) - 1
-    if kind == "chirp":
-        return np.sin(2 * np.pi * (cycles * t * (0.4 + 1.2 * t) + start))
-    if kind == "burst":
-        return 1.5 * sine * np.exp(-(((t - centre) / 0.12) ** 2))
-    if kind == "beat":
-        return sine * np.cos(2 * np.pi * 1.5 * t)
-    return sine
+def captioned_shapes(name: str) -> Captioned:
+    images, shape, colour, template = scenes(SCENES)
+    captions = [caption(*map(int, picks)) for picks in zip(shape, colour, template, strict=True)]
+    pairs = tuple(f"{c} {s}" for s in SHAPES for c in COLOURS)
+    note = f"The captions carry the labels: each names its scene's shape and colour in one of {len(CAPTIONS)} phrases."
+    return Captioned(name, images, captions, Labels(shape * len(COLOURS) + colour, pairs), note)
+
+
+SETS = {"shapes": shapes, "captioned-shapes": captioned_shapes}

@@ -1,0 +1,10 @@
+"""Generated sets whose answers are known, one small twin per modality: what a reader of real files would give, without
+the files. Item i is drawn from a generator seeded by (set, i), so it never depends on how many items are drawn.
+"""
+
+from collections.abc import Callable, Mapping
+
+from headwater.data.generated import scenes, waves
+from headwater.data.source import Source
+
+SETS: Mapping[str, Callable[[str], Source]] = {**scenes.SETS, **waves.SETS}

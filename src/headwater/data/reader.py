@@ -1,0 +1,43 @@
+"""One modality's files: which endings they go by, and how their bytes become samples."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from headwater.core.types import Sample
+
+
+class Reader(ABC):
+    """A frozen dataclass that decodes one file's bytes. Its fields say how: a sampling rate, a number of frames.
+
+    What the fields should be may depend on the data: `settled` chooses them from a few files when a set is opened,
+    `reading` writes them down with the encoder, and `conform` takes them up again, so that new data are read as the
+    data were that the encoder learned from.
+    """
+
+    modality: ClassVar[str]
+    endings: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def decode(self, data: bytes, item: str) -> Sample:
+        """Raises `Unreadable(item, why)`."""
+
+    def channels(self, data: bytes) -> int | None:
+        """The channels of a file where its header alone tells."""
+        return None
+
+    def settled(self, files: Sequence[bytes]) -> tuple["Reader", tuple[str, ...]]:
+        """The reader for a set of which these are a few files, and what a user should know of the choice."""
+        return self, ()
+
+    def facts(self) -> dict[str, Any]:
+        """What joins the facts of `Source.spec`, such as a sampling rate."""
+        return {}
+
+    def reading(self) -> dict[str, Any]:
+        """The fields that another reader must share, as JSON can hold them."""
+        return {}
+
+    def conform(self, wanted: Mapping[str, Any]) -> "Reader":
+        """This reader with the fields that `reading` wrote. Raises RequestError where that cannot be."""
+        return self

@@ -1,0 +1,122 @@
+"""What is known of each modality: how it becomes tokens, which views suit it, which encoder to begin with.
+
+The one place to look, and the one to add to. Facts are those of `Source.spec`: channels and size for images and what
+else fills a grid, channels and length for series and sound, columns for tables, vocabulary for text.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.core.errors import unknown
+from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, TextTokenizerConfig, TokenizerConfig
+from headwater.parts.views import kit
+
+Facts = Mapping[str, Any]
+SMALL_PICTURE = 64  # pixels: up to this side, pictures are seen whole and whatever their grain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """`plural` names many of them in messages, and `rank` counts the axes of the grid (None: there is no grid).
+
+    tokenizer   (facts, patch) -> how it becomes tokens; a patch of 0 means one that suits the data
+    kit         facts -> its views
+    dense       the encoder to begin with where a method needs no tokens; "" means the token encoder
+    tokens      the encoder to begin with where it does
+    """
+
+    plural: str
+    rank: int | None
+    tokenizer: Callable[[Facts, int], TokenizerConfig]
+    kit: Callable[[Facts], kit.ViewKit]
+    dense: Callable[[Facts], str] = lambda facts: ""
+    tokens: Callable[[Facts], str] = lambda facts: "vit-micro"
+
+    def encoder(self, facts: Facts, tokens: bool) -> str:
+        return (not tokens and self.dense(facts)) or self.tokens(facts)
+
+
+def patch_for(size: int, wanted: int) -> int:
+    """The divisor of `size` nearest to `wanted`, leaving at least four patches."""
+    fits = [p for p in range(1, size // 4 + 1) if size % p == 0]
+    return min(fits, key=lambda p: abs(p - wanted), default=1)
+
+
+def _image(facts: Facts, patch: int) -> GridTokenizerConfig:
+    side = min(facts["size"])
+    side = patch or patch_for(side, 16 if side >= 96 else 4)
+    return GridTokenizerConfig(modality="image", channels=facts["channels"], patch=(side, side))
+
+
+def _series(facts: Facts, patch: int) -> GridTokenizerConfig:
+    length = facts["length"]
+    patch = patch or (16 if length is None else patch_for(length, 16))
+    return GridTokenizerConfig(modality="series", channels=facts["channels"], patch=(patch,))
+
+
+def _video(facts: Facts, patch: int) -> GridTokenizerConfig:
+    """Tubelets of two frames (VideoMAE, 2022)."""
+    time, *sides = facts["size"]
+    side = patch or patch_for(min(sides), 16 if min(sides) >= 96 else 8)
+    return GridTokenizerConfig(modality="video", channels=facts["channels"], patch=(2 - time % 2, side, side))
+
+
+def _volume(facts: Facts, patch: int) -> GridTokenizerConfig:
+    patches = tuple(patch or patch_for(s, 16 if s >= 96 else 4) for s in facts["size"])
+    return GridTokenizerConfig(modality="volume", channels=facts["channels"], patch=patches)
+
+
+def _image_net(facts: Facts) -> str:
+    side = min(facts["size"])
+    return "resnet-18" if side > SMALL_PICTURE else "resnet-micro" if side <= 16 else "resnet-nano"
+
+
+def _image_transformer(facts: Facts) -> str:
+    return "vit-small" if min(facts["size"]) > SMALL_PICTURE else "vit-micro"
+
+
+MODALITIES: Mapping[str, Modality] = {
+    "image": Modality(
+        plural="images",
+        rank=2,
+        tokenizer=_image,
+        kit=lambda f: kit.pictures(min(f["size"]), f["channels"]),
+        dense=_image_net,
+        tokens=_image_transformer,
+    ),
+    "series": Modality(
+        plural="series",
+        rank=1,
+        tokenizer=_series,
+        kit=lambda f: kit.series(f["length"] or 0),
+        dense=lambda f: "resnet-nano" if f["length"] is not None else "",
+    ),
+    "table": Modality(
+        plural="table rows",
+        rank=None,
+        tokenizer=lambda f, patch: TableTokenizerConfig(columns=f["columns"]),
+        kit=lambda f: kit.table(),
+    ),
+    "text": Modality(
+        plural="texts",
+        rank=None,
+        tokenizer=lambda f, patch: TextTokenizerConfig(vocabulary=f["vocabulary"]),
+        kit=lambda f: kit.text(),
+    ),
+    "video": Modality(plural="clips", rank=3, tokenizer=_video, kit=lambda f: kit.video(f["size"])),
+    "volume": Modality(
+        plural="volumes",
+        rank=3,
+        tokenizer=_volume,
+        kit=lambda f: kit.volume(f["size"]),
+        dense=lambda f: "resnet-nano",
+    ),
+}
+
+
+def modality(name: str) -> Modality:
+    """Raises RequestError for a name that is none."""
+    if name not in MODALITIES:
+        raise unknown("modality", name, MODALITIES)
+    return MODALITIES[name]

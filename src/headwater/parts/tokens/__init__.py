@@ -1,0 +1,30 @@
+"""Raw input -> patches -> tokens: the only parts that know a modality, and the moving of token sets.
+
+A tokenizer offers `grid(x)`, `patches(x)` (what a reconstruction has to predict), `unpatch` (its exact inverse) and
+`forward(x) -> Tokens`. Normalisation by the mean and deviation of the data is its first act, so that whoever holds an
+encoder feeds it plain values: pixels as decoded, cells as written.
+"""
+
+from headwater.parts.tokens.base import Normalise, Tokenizer, coordinates, inside, pick, put, take
+from headwater.parts.tokens.grid import GridTokenizer, GridTokenizerConfig
+from headwater.parts.tokens.table import TableTokenizer, TableTokenizerConfig
+from headwater.parts.tokens.text import TextTokenizer, TextTokenizerConfig
+
+TokenizerConfig = GridTokenizerConfig | TableTokenizerConfig | TextTokenizerConfig
+
+__all__ = [
+    "GridTokenizer",
+    "GridTokenizerConfig",
+    "Normalise",
+    "TableTokenizer",
+    "TableTokenizerConfig",
+    "TextTokenizer",
+    "TextTokenizerConfig",
+    "Tokenizer",
+    "TokenizerConfig",
+    "coordinates",
+    "inside",
+    "pick",
+    "put",
+    "take",
+]

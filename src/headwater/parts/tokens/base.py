@@ -1,0 +1,92 @@
+"""What every tokenizer offers, normalisation, and the moving of token sets."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from headwater.core.errors import RequestError
+from headwater.core.types import Input, Tokens
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std per channel (the second axis); uint8 becomes [0, 1] first."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """A channel that never varies is only centred."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def forward(self, x: Shaped[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        if x.shape[1] != len(self.mean):
+            raise RequestError(
+                f"The encoder was made for {len(self.mean)} channels, the input has {x.shape[1]} (shape {tuple(x.shape)})."
+            )
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        x = x if x.is_floating_point() else x.float() / 255
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+class Tokenizer(nn.Module, ABC):
+    """`patch_dim` values stand behind each token; `rank` is the number of axes of the grid."""
+
+    rank: int
+    patch_dim: int
+
+    @abstractmethod
+    def grid(self, x: Input) -> tuple[int, ...]:
+        """The number of tokens along each axis."""
+
+    @abstractmethod
+    def patches(self, x: Input) -> Float[Tensor, "b n p"]:
+        """The normalised values behind each token: what a reconstruction has to predict."""
+
+    @abstractmethod
+    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b ..."]:
+        """The inverse of `patches`: values as they were before normalisation."""
+
+    @abstractmethod
+    def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
+        """Which tokens are real; None when all are."""
+
+    @abstractmethod
+    def forward(self, x: Input) -> Tokens: ...
+
+
+def coordinates(grid: tuple[int, ...], device: torch.device | str) -> Float[Tensor, "n r"]:
+    axes = torch.meshgrid(*[torch.arange(g, device=device, dtype=torch.float32) for g in grid], indexing="ij")
+    return torch.stack([a.flatten() for a in axes], 1)
+
+
+def take(x: Shaped[Tensor, "b n d"], index: Int[Tensor, "b k"]) -> Shaped[Tensor, "b k d"]:
+    """Row index[i, j] of sample i."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def put(x: Float[Tensor, "b k d"], index: Int[Tensor, "b k"], base: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """The inverse of `take`: `base` with x written at `index`."""
+    return base.to(x.dtype).scatter(1, index[..., None].expand_as(x), x)
+
+
+def pick(tokens: Tokens, keep: Int[Tensor, "b k"]) -> Tokens:
+    """The tokens named by `keep`, with their places and their validity."""
+    valid = None if tokens.valid is None else tokens.valid.gather(1, keep)
+    return Tokens(take(tokens.x, keep), valid, take(tokens.place, keep))
+
+
+def inside(size: tuple[int, ...] | torch.Size, extent: Int[Tensor, "b r"]) -> Bool[Tensor, "b ..."]:
+    """True where a position of a grid of `size` lies within each sample's extent."""
+    within = torch.ones(len(extent), *size, dtype=torch.bool, device=extent.device)
+    for axis, s in enumerate(size):
+        hit = torch.arange(s, device=extent.device) < extent[:, axis, None]
+        within &= hit.view(len(extent), *[s if a == axis else 1 for a in range(len(size))])
+    return within

@@ -1,0 +1,86 @@
+"""Regular grids of values cut into equal patches."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from headwater.core.errors import RequestError
+from headwater.core.types import Input, Ragged, Tokens
+from headwater.parts.tokens.base import Normalise, Tokenizer, coordinates, inside
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridTokenizerConfig:
+    """Regular grids of any rank: series (t), spectrograms and images (h w), video and volumes (t h w)."""
+
+    modality: str
+    channels: int
+    patch: tuple[int, ...]
+
+    def build(self, dim: int) -> Tokenizer:
+        return GridTokenizer(self, dim)
+
+
+class GridTokenizer(Tokenizer):
+    def __init__(self, config: GridTokenizerConfig, dim: int) -> None:
+        super().__init__()
+        self.config, self.rank = config, len(config.patch)
+        self.patch_dim = config.channels * math.prod(config.patch)
+        self.normalise = Normalise(config.channels)
+        self.embed = nn.Linear(self.patch_dim, dim)
+
+    def grid(self, x: Input) -> tuple[int, ...]:
+        """Patches along each axis. A plain tensor must divide; a ragged one is padded up to whole patches."""
+        size, patch = (x if isinstance(x, Tensor) else x.values).shape[2:], self.config.patch
+        if len(size) != len(patch):
+            raise RequestError(
+                f"{self.config.modality}: patches of {patch} need {len(patch)} axes, the input has {len(size)}."
+            )
+        if isinstance(x, Tensor) and any(s % p for s, p in zip(size, patch, strict=True)):
+            fits = [d for d in range(1, min(size) + 1) if all(s % d == 0 for s in size)]
+            near = min(fits, key=lambda d: abs(d - patch[0]))
+            raise RequestError(
+                f"{self.config.modality}: an input of size {tuple(size)} does not divide into patches of {patch}; "
+                f"a patch of {near} would (--set encoder.tokenizer.patch={tuple([near] * len(patch))!r})."
+            )
+        return tuple(-(-s // p) for s, p in zip(size, patch, strict=True))
+
+    def patches(self, x: Input) -> Float[Tensor, "b n p"]:
+        """The normalised values of each patch, pixel by pixel with the channels of a pixel side by side."""
+        grid, patch, r = self.grid(x), self.config.patch, self.rank
+        dense = x if isinstance(x, Tensor) else x.values
+        short = [g * p - s for g, p, s in zip(grid, patch, dense.shape[2:], strict=True)]
+        dense = self.normalise(dense)
+        if isinstance(x, Ragged):
+            dense = dense * inside(dense.shape[2:], x.extent)[:, None]  # padding is zero after normalisation too
+        if any(short):
+            dense = F.pad(dense, [v for s in reversed(short) for v in (0, s)])
+        b, c = dense.shape[:2]
+        split = dense.reshape(b, c, *[s for pair in zip(grid, patch, strict=True) for s in pair])
+        outer, inner = [2 + 2 * i for i in range(r)], [3 + 2 * i for i in range(r)]
+        return split.permute(0, *outer, *inner, 1).reshape(b, math.prod(grid), self.patch_dim)
+
+    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b c ..."]:
+        """The inverse of `patches`: back to values as they were before normalisation."""
+        b, c, patch, r = len(patches), self.config.channels, self.config.patch, self.rank
+        x = patches.view(b, *grid, *patch, c)
+        order = [0, 1 + 2 * r, *[a for i in range(r) for a in (1 + i, 1 + r + i)]]
+        x = x.permute(order).reshape(b, c, *[g * p for g, p in zip(grid, patch, strict=True)])
+        shape = (1, -1, *[1] * r)
+        return x * self.normalise.std.view(shape) + self.normalise.mean.view(shape)
+
+    def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
+        """A patch is real when any of it lies within the sample's extent."""
+        if isinstance(x, Tensor):
+            return None
+        patch = torch.tensor(self.config.patch, device=x.extent.device)
+        return inside(self.grid(x), -(-x.extent // patch)).flatten(1)
+
+    def forward(self, x: Input) -> Tokens:
+        tokens = self.embed(self.patches(x))
+        place = coordinates(self.grid(x), tokens.device).to(tokens.dtype)
+        return Tokens(tokens, self.valid(x), place.expand(len(tokens), -1, -1))
