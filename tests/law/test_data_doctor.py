@@ -9,7 +9,8 @@ import torch
 
 from headwater.core.errors import RequestError
 from headwater.data import open
-from headwater.data.doctor import examine, statistics
+from headwater.data.doctor import examine
+from headwater.data.statistics import statistics
 
 from .test_data_open import cache, encoded, photos, pixels, put  # noqa: F401 (cache is a fixture)
 

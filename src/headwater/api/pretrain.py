@@ -20,9 +20,10 @@ from headwater.core.rng import Rng, mix
 from headwater.core.types import Input
 from headwater.core.verbs import Encoder, Method
 from headwater.data import open as open_data
-from headwater.data.doctor import examine, statistics
+from headwater.data.doctor import examine
 from headwater.data.loader import Loader
 from headwater.data.source import Source, split
+from headwater.data.statistics import statistics
 from headwater.engine.artefact import Card, save_encoder, versions
 from headwater.engine.distributed import World, join
 from headwater.engine.fit import FitConfig, Outcome, fit

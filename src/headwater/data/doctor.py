@@ -6,8 +6,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headwater.core.errors import RequestError, Unreadable
-from headwater.core.types import Graph, Sample
+from headwater.core.errors import Unreadable
+from headwater.core.types import Sample
 from headwater.data.source import Source, content
+from headwater.data.statistics import Moments, decoded, drawn, plain
 from headwater.parts.modalities import MODALITIES
 
 FLAT = 0.01  # an item whose spread is below this share of the usual spread is near-constant
-SLICE = 16  # items decoded ahead: a few, since one may be a hundred megabytes
 SHOWN = 3  # examples named per line
 
 
@@ -138,98 +137,18 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{v:.3f}" for v in values)
 
 
-def _sample(source: Source, sample: int, seed: int) -> np.ndarray:
-    n = len(source)
-    if sample >= n:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
-
-
-def _read(source: Source, at: np.ndarray, workers: int) -> Iterator[tuple[int, dict[str, Sample] | Unreadable]]:
-    def one(i: int) -> dict[str, Sample] | Unreadable:
-        try:
-            return source.read(i)
-        except Unreadable as error:
-            return error
-
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(at), SLICE):
-            part = [int(i) for i in at[start : start + SLICE]]
-            yield from zip(part, list(pool.map(one, part)), strict=True)  # all of them, so that waiting can be timed
-
-
-class _Moments:
-    """Running count, mean and sum of squares per channel, NaN passed over (Chan et al.'s pairwise update)."""
-
-    def __init__(self, channels: int) -> None:
-        self.count, self.mean, self.square = (torch.zeros(channels, dtype=torch.float64) for _ in range(3))
-
-    def add(self, x: Tensor) -> Tensor:
-        """Takes one sample [c ...]; returns its own standard deviation over all values."""
-        flat = x.reshape(x.shape[0], -1)
-        if x.dtype == torch.uint8:  # a histogram is exact, and much faster than sums in float64
-            scale = torch.arange(256, dtype=torch.float64) / 255
-            counts = torch.stack([torch.bincount(row, minlength=256) for row in flat]).double()
-            count = counts.sum(1)
-            mean = counts @ scale / count.clamp(min=1)
-            square = (counts * (scale - mean[:, None]).square()).sum(1)
-        else:
-            wide, valid = flat.double(), ~flat.isnan()
-            count = valid.sum(1)
-            mean = torch.where(valid, wide, 0).sum(1) / count.clamp(min=1)
-            square = torch.where(valid, wide - mean[:, None], 0).square().sum(1)
-        total = self.count + count
-        shift = mean - self.mean
-        share = count / total.clamp(min=1)
-        self.square += square + shift.square() * self.count * share
-        self.mean += shift * share
-        self.count = total
-        return (square.sum() / count.sum().clamp(min=1)).sqrt()
-
-    def std(self) -> Tensor:
-        return (self.square / self.count.clamp(min=1)).sqrt()
-
-
-def _values(sample: Sample) -> Tensor:
-    return sample.values[0] if isinstance(sample, Graph) else sample
-
-
-def statistics(source: Source, sample: int = 1024, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """(mean, std), float32 [c], by modality: per channel of images and series, per column of tables (missing cells
-    passed over), on the float scale (uint8 divided by 255). A channel that never changes gets the std 1, so that it can
-    be divided by. Text has none. Raises RequestError where channels are mixed or nothing is readable."""
-    found: dict[str, _Moments] = {}
-    for i, item in _read(source, _sample(source, sample, seed), 2):
-        if isinstance(item, Unreadable):
-            continue
-        for modality, x in item.items():
-            if modality == "text":
-                continue
-            x = _values(x)
-            moments = found.setdefault(modality, _Moments(x.shape[0]))
-            if len(moments.mean) != x.shape[0]:
-                raise RequestError(
-                    f"Item {source.id(i)} of {source.name} has {x.shape[0]} channels where others have "
-                    f"{len(moments.mean)}; normalisation needs one number of channels."
-                )
-            moments.add(x)
-    if not found and "text" not in source.modalities:
-        raise RequestError(f"No readable item was found in {source.name}; the doctor lists what is wrong with each.")
-    return {m: (f.mean.float(), torch.where(f.std() > 0, f.std(), 1.0).float()) for m, f in found.items()}
-
-
 class _Tally:
     """Facts of one modality, gathered item by item."""
 
     def __init__(self, modality: str) -> None:
         self.modality = modality
         self.sizes, self.channels, self.dtypes = Counter[str](), Counter[str](), Counter[str]()
-        self.moments: dict[int, _Moments] = {}
+        self.moments: dict[int, Moments] = {}
         self.spreads: list[tuple[str, float]] = []
         self.missing: Tensor | None = None
 
     def add(self, item: str, sample: Sample) -> None:
-        x = _values(sample)
+        x = plain(sample)
         self.dtypes[str(x.dtype).removeprefix("torch.")] += 1
         if self.modality in ("table", "text"):
             self.sizes[f"{len(x)} {'columns' if self.modality == 'table' else 'tokens'}"] += 1
@@ -238,7 +157,7 @@ class _Tally:
             self.channels[str(x.shape[0])] += 1
         if self.modality == "text":
             return
-        spread = self.moments.setdefault(x.shape[0], _Moments(x.shape[0])).add(x)
+        spread = self.moments.setdefault(x.shape[0], Moments(x.shape[0])).add(x)
         if self.modality == "table":
             self.missing = x.isnan().long() + (0 if self.missing is None else self.missing)
         else:
@@ -274,13 +193,13 @@ class _Tally:
 
 def examine(source: Source, sample: int = 2000, workers: int = 2) -> Diagnosis:
     """Decodes up to `sample` items, drawn evenly at random, with `workers` threads; counts labels over all items."""
-    at = _sample(source, sample, 0)
+    at = drawn(source, sample, 0)
     tallies = {m: _Tally(m) for m in source.modalities}
     unreadable: list[tuple[str, str]] = []
     duplicates: list[tuple[str, str]] = []
     seen: dict[bytes, str] = {}
     spent, tick = 0.0, time.perf_counter()
-    for i, item in _read(source, at, workers):
+    for i, item in decoded(source, at, workers):
         spent += time.perf_counter() - tick
         name = source.id(i)
         if isinstance(item, Unreadable):
