@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from headwater.api import catalogue
+from headwater.api.matrix import check
 from headwater.core.errors import RequestError
 from headwater.engine.fit import FitConfig
 from headwater.engine.optimise import AdamW
@@ -37,6 +38,9 @@ def recipe_for(
     module: ModuleType, spec: Mapping[str, Mapping[str, Any]], n: int, n_classes: int, encoder: str = ""
 ) -> Recipe:
     """The default recipe of a method for data with this `spec` (see `Source.spec`) and `n` items."""
+    method = catalogue.method_class(module)
+    assert method is not None
+    check(method, [*spec])
     size = picture_size(spec["image"]) if "image" in spec else 0
     facts = {m: {**f, "size": (size, size)} if m == "image" else dict(f) for m, f in spec.items()}
     small = "image" not in spec or size <= SMALL_PICTURE
@@ -52,8 +56,6 @@ def recipe_for(
                 f"{module.__name__.rsplit('.', 1)[-1]} learns from labels; this data has {n_classes} classes."
             )
         config = replace(config, classes=n_classes)
-    method = catalogue.method_class(module)
-    assert method is not None
     encoders = {m: named(encoder or MODALITIES[m].encoder(f, method.tokens), m, f) for m, f in facts.items()}
     return Recipe(config, encoders, fit_for(small, n), size)
 

@@ -11,9 +11,15 @@ from headwater.cli.app import Data, Json, Seed, Set, app, emit
 @app.command(name="list")
 def list_(
     folder: Annotated[str, typer.Argument(help="One folder of the catalogue, such as distill.")] = "",
+    matrix: Annotated[bool, typer.Option("--matrix", help="Which method learns from which kind of data.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the methods: the name, the year and the idea in one sentence."""
+    """List the methods: the name, the year and the idea in one sentence; or, with --matrix, what learns from what."""
+    if matrix:
+        from headwater.api.matrix import matrix as table
+
+        emit({"rows": table()}, as_json, shown.print_matrix)
+        return
     result = shown.catalogue_lines(folder)
     emit(result, as_json, shown.print_catalogue)
 

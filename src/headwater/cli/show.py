@@ -43,6 +43,17 @@ def print_run(result: dict[str, Any]) -> None:
     print(f"Encoder: {result['run']}/encoder    Page: {result['report']}")
 
 
+def print_matrix(result: dict[str, Any]) -> None:
+    """A cross where a method learns from a modality; what learns from pairs is shown for the modality with captions."""
+    rows = result["rows"]
+    columns = [c for c in rows[0] if c not in ("method", "folder")]
+    wide = max(len(r["method"]) for r in rows)
+    print(" " * wide + "  " + "  ".join(columns))
+    for row in rows:
+        cells = "  ".join(("x" if row[c] else "-").center(len(c)) for c in columns)
+        print(f"{row['method']:<{wide}}  {cells}".rstrip())
+
+
 def print_evaluation(result: dict[str, Any]) -> None:
     from headwater.report.table import evaluation_lines
 

@@ -32,11 +32,18 @@ class Encoder(nn.Module, ABC):
 class Method(nn.Module, ABC):
     """Learns by gradient: turns a batch into a scalar. The engine owns the loop.
 
-    `tokens` says that the encoder must be made of tokens (the method hides some of them, or aims at single ones).
+    tokens      the encoder must be made of tokens: the method hides some of them, or aims at single ones
+    restores    its target is the values behind hidden tokens, so these must be values and not names, as words are
+    together    how many modalities it learns from at once
+    modalities  the only ones that it makes sense for; empty: all
+
     A method of one modality keeps its encoder in `self.encoder`; others override `encoders`.
     """
 
     tokens: ClassVar[bool] = False
+    restores: ClassVar[bool] = False
+    together: ClassVar[int] = 1
+    modalities: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def loss(self, batch: Batch, step: Step) -> Loss:

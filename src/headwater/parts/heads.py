@@ -25,12 +25,17 @@ def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
 
 
 class DINOHead(nn.Module):
-    """Three linear maps with GELU, L2 normalisation, then prototypes of length one (Caron et al., 2021)."""
+    """Three linear maps with GELU, L2 normalisation, then prototypes of length one (Caron et al., 2021).
 
-    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int) -> None:
+    `norm` puts a batch norm before each GELU. The features of a fresh transformer hardly differ between samples; with
+    it their differences reach the prototypes all the same, and a short run does not begin at a uniform answer.
+    """
+
+    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int, norm: bool = False) -> None:
         super().__init__()
+        between = [[nn.BatchNorm1d(hidden), nn.GELU()] if norm else [nn.GELU()] for _ in range(2)]
         self.body = nn.Sequential(
-            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+            nn.Linear(dim, hidden), *between[0], nn.Linear(hidden, hidden), *between[1], nn.Linear(hidden, bottleneck)
         )
         for layer in self.body:
             if isinstance(layer, nn.Linear):
@@ -44,16 +49,17 @@ class DINOHead(nn.Module):
         prototypes = F.normalize(self.prototypes, dim=-1)
         if frozen:
             prototypes = prototypes.detach() + 0 * prototypes
-        return F.linear(F.normalize(self.body(x), dim=-1), prototypes)
+        rows = self.body(x.reshape(-1, x.shape[-1]))
+        return F.linear(F.normalize(rows, dim=-1), prototypes).view(*x.shape[:-1], -1)
 
 
 class DINOHeads(nn.Module):
     """A DINO head for samples and one for patches; or one for both, as in iBOT (Zhou et al., 2021)."""
 
-    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int, shared: bool) -> None:
+    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int, shared: bool, norm: bool) -> None:
         super().__init__()
-        self.sample = DINOHead(dim, hidden, bottleneck, prototypes)
-        self.patch = None if shared else DINOHead(dim, hidden, bottleneck, prototypes)
+        self.sample = DINOHead(dim, hidden, bottleneck, prototypes, norm)
+        self.patch = None if shared else DINOHead(dim, hidden, bottleneck, prototypes, norm)
 
     def forward(
         self, pooled: Float[Tensor, "v d"], patches: Float[Tensor, "b m d"], frozen: bool = False

@@ -65,6 +65,8 @@ TINY = Config(view=Crop(16, (0.9, 1.0)), dim=8)
 
 
 class CLIP(Method):
+    together = 2
+
     def __init__(self, config: Config, encoders: Mapping[str, Encoder]) -> None:
         super().__init__()
         self.config = config

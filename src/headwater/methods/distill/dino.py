@@ -28,7 +28,8 @@ PAPER = Paper(
     year=2021,
     arxiv="2104.14294",
     differs="constant weight decay; the centre starts at what the teacher says of the first batch, not at zero; frozen "
-    "prototypes get a gradient of zero, not none; small data uses fewer prototypes and a faster teacher.",
+    "prototypes get a gradient of zero, not none; small data uses fewer prototypes, a faster and sharper teacher, and "
+    "batch norm in the heads (an option of the authors' code).",
 )
 
 
@@ -40,6 +41,7 @@ class Config:
     hidden: int = 2048
     bottleneck: int = 256
     prototypes: int = 65_536
+    head_norm: bool = False
     student_temperature: float = 0.1
     teacher_temperature: Schedule = Ramp(0.04, 0.07, until=0.3)
     centre_momentum: float = 0.9
@@ -54,7 +56,13 @@ class Config:
 
 
 SMALL = Config(
-    views=dino_views(64, 32, n_small=2), hidden=256, bottleneck=64, prototypes=256, momentum=Cosine(0.99, 1.0)
+    views=dino_views(64, 32, n_small=2),
+    hidden=256,
+    bottleneck=64,
+    prototypes=64,
+    head_norm=True,
+    teacher_temperature=Ramp(0.02, 0.02),  # with the published one, a short run ends at a uniform answer
+    momentum=Cosine(0.99, 1.0),
 )
 TINY = Config(  # a teacher so slow that the losses of a few dozen steps can be compared
     views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, prototypes=12, momentum=Cosine(0.9999, 1.0)
@@ -68,7 +76,7 @@ class DINO(Method):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
-        self.head = DINOHead(encoder.dim, config.hidden, config.bottleneck, config.prototypes)
+        self.head = DINOHead(encoder.dim, config.hidden, config.bottleneck, config.prototypes, config.head_norm)
         self.teacher, self.teacher_head = Ema(encoder), Ema(self.head)
         self.register_buffer("centre", torch.zeros(config.prototypes))
         self.register_buffer("started", torch.tensor(False))

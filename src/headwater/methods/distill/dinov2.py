@@ -32,7 +32,8 @@ PAPER = Paper(
     arxiv="2304.07193",
     differs="exactly one large crop of each sample is masked, by one box whose size is drawn per step (the authors' "
     "code masks half of all crops, by several boxes of mixed sizes); KoLeo looks for neighbours in everyone's batch; "
-    "constant weight decay; no last phase at high resolution; small data uses fewer prototypes and a faster teacher.",
+    "constant weight decay; no last phase at high resolution; small data uses fewer prototypes, a faster and sharper "
+    "teacher, and batch norm in the heads (an option of the authors' code).",
 )
 
 
@@ -43,6 +44,7 @@ class Config:
     hidden: int = 2048
     bottleneck: int = 256
     prototypes: int = 65_536
+    head_norm: bool = False
     shared_head: bool = False
     student_temperature: float = 0.1
     teacher_temperature: Schedule = Ramp(0.04, 0.07, until=0.3)
@@ -59,9 +61,15 @@ class Config:
 
 
 SMALL = Config(
-    views=dino_views(64, 32, n_small=2), hidden=256, bottleneck=64, prototypes=256, momentum=Cosine(0.99, 1.0)
+    views=dino_views(64, 32, n_small=2),
+    hidden=256,
+    bottleneck=64,
+    prototypes=64,
+    head_norm=True,
+    teacher_temperature=Ramp(0.02, 0.02),  # with the published one, a short run ends at a uniform answer
+    momentum=Cosine(0.99, 1.0),
 )
-TINY = Config(views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, prototypes=12)
+TINY = Config(views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, prototypes=12, head_norm=True)
 
 
 class DINOv2(Method):
@@ -70,7 +78,8 @@ class DINOv2(Method):
     def __init__(self, config: Config, encoder: TokenEncoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
-        self.heads = DINOHeads(encoder.dim, config.hidden, config.bottleneck, config.prototypes, config.shared_head)
+        c = config
+        self.heads = DINOHeads(encoder.dim, c.hidden, c.bottleneck, c.prototypes, c.shared_head, c.head_norm)
         self.teacher, self.teacher_heads = Ema(encoder), Ema(self.heads)
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)

@@ -49,6 +49,8 @@ TINY = Config(view=CentreCrop(16, 1.0))
 
 
 class RotNet(Method):
+    modalities = ("image",)
+
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder

@@ -52,6 +52,7 @@ TINY = Config(view=Crop(16), decoder=TransformerConfig(dim=16, depth=1, heads=2)
 
 class MAE(Method):
     tokens = True
+    restores = True
 
     def __init__(self, config: Config, encoder: TokenEncoder) -> None:
         super().__init__()

@@ -48,6 +48,7 @@ TINY = Config(view=Crop(16))
 
 class SimMIM(Method):
     tokens = True
+    restores = True
 
     def __init__(self, config: Config, encoder: TokenEncoder) -> None:
         super().__init__()

@@ -1,0 +1,47 @@
+"""Which method learns from which kind of data: the table behind `headwater list --matrix`, and the reasons for its gaps."""
+
+from collections.abc import Sequence
+
+from headwater.api import catalogue
+from headwater.core.errors import RequestError
+from headwater.core.verbs import Method
+from headwater.parts.modalities import MODALITIES
+
+
+def why_not(method: type[Method], modalities: Sequence[str]) -> str | None:
+    """Why the method cannot learn from data that hold these modalities, in words; None where it can."""
+    name = method.__name__
+    if len(modalities) != method.together:
+        held = f"{len(modalities)}: {', '.join(modalities)}" if modalities else "none"
+        wanted = "one modality" if method.together == 1 else f"{method.together} modalities at once"
+        return f"{name} learns from {wanted}; this data holds {held}."
+    for modality in modalities:
+        plural = MODALITIES[modality].plural
+        if method.modalities and modality not in method.modalities:
+            known = ", ".join(MODALITIES[m].plural for m in method.modalities)
+            return f"{name} learns from {known}; this data holds {plural}."
+        if method.restores and not MODALITIES[modality].values:
+            return f"{name} restores values, and behind the tokens of {plural} stand names."
+    return None
+
+
+def check(method: type[Method], modalities: Sequence[str]) -> None:
+    """Raises RequestError where the method cannot learn from such data."""
+    why = why_not(method, modalities)
+    if why is not None:
+        raise RequestError(f"{why} `headwater list --matrix` shows what learns from what.")
+
+
+def matrix() -> list[dict[str, str | bool]]:
+    """One row per method that learns by gradient: for each modality, whether it learns from it. What learns from two at
+    once is asked about the modality together with captions."""
+    rows: list[dict[str, str | bool]] = []
+    for full in catalogue.methods():
+        method = catalogue.method_class(catalogue.load(full))
+        assert method is not None
+        row: dict[str, str | bool] = {"method": catalogue.short(full), "folder": catalogue.folder(full)}
+        for modality in MODALITIES:
+            others = [m for m in ("text", "image") if m != modality][: method.together - 1]
+            row[modality] = why_not(method, [modality, *others]) is None
+        rows.append(row)
+    return rows
