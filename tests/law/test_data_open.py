@@ -478,7 +478,7 @@ def test_generated_sets_can_be_told_apart_by_their_content():
     scenes = open("captioned-shapes")
     red = [i for i in range(400) if scenes.classes[scenes.labels[i]].startswith("red")]
     blue = [i for i in range(400) if scenes.classes[scenes.labels[i]].startswith("blue")]
-    warmth = scenes.images.float().mean((2, 3)) @ torch.tensor([1.0, 0.0, -1.0])
+    warmth = scenes.source.tensors["image"].float().mean((2, 3)) @ torch.tensor([1.0, 0.0, -1.0])
     assert warmth[red].mean() > 15
     assert warmth[blue].mean() < -15
 

@@ -82,11 +82,10 @@ def sample_photos(name: str) -> Memory:
 
 def captioned_digits(name: str) -> Captioned:
     found = digits(name)
-    assert found.tensors is not None
     assert found.labels is not None
     captions = [DIGIT_CAPTIONS[i % len(DIGIT_CAPTIONS)].format(NUMBERS[k]) for i, k in enumerate(found.labels)]
     note = "The captions carry the labels: each says which digit was written, so learning from them is supervised."
-    return Captioned(name, found.tensors["image"], captions, Labels(found.labels, found.classes), note)
+    return Captioned(found, captions, notes=(note,))
 
 
 BUILTINS: Mapping[str, Callable[[str], Source]] = {

@@ -1,6 +1,7 @@
-"""Pictures in memory with a text each."""
+"""Any data with a text beside each item."""
 
-from torch import Tensor
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from headwater.core.types import Sample
 from headwater.data.labels import Labels
@@ -9,25 +10,45 @@ from headwater.data.text import encode
 
 
 class Captioned(Source):
-    """Images in memory, each with a text of its own length."""
+    """The items of `source`, each with a text of its own length; its labels too, unless others are given."""
 
-    modalities = ("image", "text")
-
-    def __init__(self, name: str, images: Tensor, captions: list[str], labels: Labels, note: str) -> None:
-        self.name, self.images, self.captions = name, images, captions
-        self.labels, self.classes, self.notes = labels.values, labels.classes, (note,)
-        longest = max(len(encode(words)) for words in set(captions))
-        self.extra = {"text": {"longest": longest}}
+    def __init__(
+        self,
+        source: Source,
+        captions: Sequence[str],
+        name: str | None = None,
+        labels: Labels | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.source, self.captions, self.name = source, captions, name or source.name
+        self.modalities = (*source.modalities, "text")
+        self.labels, self.classes = source.labels, source.classes
+        if labels is not None:
+            self.labels, self.classes = labels.values, labels.classes
+        self.notes = source.notes + notes
+        self.extra = {**source.extra, "text": {"longest": max(len(encode(words)) for words in set(captions))}}
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.source)
 
     def read(self, i: int) -> dict[str, Sample]:
-        return {"image": self.images[i].clone(), "text": encode(self.captions[i])}
+        return {**self.source.read(i), "text": encode(self.captions[i])}
 
     def id(self, i: int) -> str:
-        return str(i)
+        return self.source.id(i)
+
+    def path(self, i: int) -> str:
+        return self.source.path(i)
+
+    def reading(self, modality: str) -> dict[str, Any]:
+        return {} if modality == "text" else self.source.reading(modality)
+
+    def conform(self, modality: str, wanted: Mapping[str, Any]) -> Source:
+        if modality == "text":
+            return self
+        labels = None if self.labels is None else Labels(self.labels, self.classes)
+        return Captioned(self.source.conform(modality, wanted), self.captions, self.name, labels)
 
     @property
     def fingerprint(self) -> str:
-        return digest(self.images.numpy().tobytes(), "\n".join(self.captions))
+        return digest(self.source.fingerprint, "\n".join(self.captions))

@@ -8,3 +8,9 @@ from headwater.data.generated import scenes, waves
 from headwater.data.source import Source
 
 SETS: Mapping[str, Callable[[str], Source]] = {**scenes.SETS, **waves.SETS}
+
+# the set that stands for each modality in tests and measurements
+TWINS: Mapping[str, str] = {
+    "image": "shapes",
+    "series": "waves",
+}

@@ -78,7 +78,8 @@ def captioned_shapes(name: str) -> Captioned:
     captions = [caption(*map(int, picks)) for picks in zip(shape, colour, template, strict=True)]
     pairs = tuple(f"{c} {s}" for s in SHAPES for c in COLOURS)
     note = f"The captions carry the labels: each names its scene's shape and colour in one of {len(CAPTIONS)} phrases."
-    return Captioned(name, images, captions, Labels(shape * len(COLOURS) + colour, pairs), note)
+    labels = Labels(shape * len(COLOURS) + colour, pairs)
+    return Captioned(Memory(name, {"image": images}), captions, labels=labels, notes=(note,))
 
 
 SETS = {"shapes": shapes, "captioned-shapes": captioned_shapes}

@@ -1,0 +1,125 @@
+"""Every method on every kind of data it says it can learn from: it builds, learns, resumes to the same bits, and embeds.
+
+The rest of the table is refused with the reason. `headwater list --matrix` prints this very table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.api import catalogue
+from headwater.api.matrix import matrix, why_not
+from headwater.api.pretrain import build
+from headwater.api.recipe import Recipe, recipe_for
+from headwater.core.errors import RequestError
+from headwater.core.types import Batch
+from headwater.data import open as open_data
+from headwater.data.captioned import Captioned
+from headwater.data.generated import TWINS
+from headwater.data.loader import Loader
+from headwater.data.source import Source, Subset
+from headwater.engine.embed import vectors
+from headwater.engine.fit import FitConfig, fit
+from headwater.engine.optimise import AdamW
+from headwater.parts.modalities import MODALITIES
+from headwater.parts.transformer import TransformerConfig
+
+TABLE = [(row, m) for row in matrix() for m in MODALITIES]
+LEARNS = [(row["method"], m) for row, m in TABLE if row[m]]
+REFUSED = [(row["method"], m) for row, m in TABLE if not row[m]]
+ITEMS, ROWS, STEPS = 32, 8, 30
+
+
+@cache
+def data(modality: str, paired: bool) -> Source:
+    """Some items of the generated twin; with captions that name their class for what learns from pairs."""
+    source = Subset(open_data(TWINS[modality]), np.arange(ITEMS))
+    if not paired:
+        return source
+    assert source.labels is not None
+    return Captioned(source, [f"this is {source.classes[k]}" for k in source.labels])
+
+
+def small(config: Any) -> Any:
+    """The same architecture, narrow and shallow."""
+    if isinstance(config, TransformerConfig):
+        return replace(config, dim=16, depth=2, heads=2)
+    if not is_dataclass(config):
+        return config
+    changes = {f.name: small(getattr(config, f.name)) for f in fields(config)}
+    if "widths" in changes:
+        changes |= {"widths": (8, 16), "depths": (1, 1)}
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def recipe(name: str, source: Source) -> Recipe:
+    module = catalogue.load(name)
+    made = recipe_for(module, source.spec, len(source), len(source.classes))
+    method = module.TINY
+    if hasattr(method, "viewed"):
+        viewed = next((m for m in source.modalities if m != "text"), "text")
+        method = method.viewed(MODALITIES[viewed].kit(source.spec[viewed]))
+        if hasattr(method, "viewed_modality"):
+            method = replace(method, viewed_modality=viewed)
+    if hasattr(method, "classes"):
+        method = replace(method, classes=len(source.classes))
+    return replace(made, method=method, encoder={m: small(c) for m, c in made.encoder.items()})
+
+
+def test_every_modality_has_a_generated_twin() -> None:
+    assert set(TWINS) == set(MODALITIES)
+
+
+@pytest.mark.parametrize(("name", "modality"), LEARNS)
+def test_it_learns_resumes_and_embeds(name: str, modality: str, tmp_path: Path) -> None:
+    method = catalogue.method_class(catalogue.load(name))
+    assert method is not None
+    source = data(modality, method.together > 1)
+    module, made = catalogue.load(name), recipe(name, source)
+    loader = Loader(source, ROWS)
+    first = next(loader(0))
+
+    def again(_start: int) -> Iterator[Batch]:
+        while True:
+            yield first
+
+    config = FitConfig(steps=STEPS, batch_size=ROWS, log_every=1, optimiser=AdamW(rate=3e-3, weight_decay=0.0))
+    losses = [line["loss"] for line in fit(build(module, made, source, 0), again, config).history]
+    assert sum(losses[-5:]) < sum(losses[:5]), losses
+
+    config = replace(config, steps=4, save_every=2, keep_last=9)
+    whole = build(module, made, source, 0)
+    fit(whole, loader, config, out=tmp_path)
+    last = tmp_path / "checkpoints" / "step-00000004"
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    resumed = build(module, made, source, 1)  # other weights, which must not matter
+    fit(resumed, loader, config, out=tmp_path, resume=True)
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+    encoder = whole.encoders()[modality].eval()
+    together, _ = vectors(encoder, Loader(source, ROWS), ITEMS, lambda x: x)
+    alone, _ = vectors(encoder, Loader(source, 1), ITEMS, lambda x: x)
+    assert together.shape == (ITEMS, encoder.dim)
+    assert np.ptp(together, 0).max() > 0
+    np.testing.assert_allclose(alone, together, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "modality"), REFUSED)
+def test_what_it_cannot_learn_from_is_refused_with_the_reason(name: str, modality: str) -> None:
+    module = catalogue.load(name)
+    method = catalogue.method_class(module)
+    assert method is not None
+    source = data(modality, method.together > 1)
+    why = why_not(method, source.modalities)
+    assert why
+    assert method.__name__ in why
+    with pytest.raises(RequestError, match=f"^{method.__name__} "):
+        recipe_for(module, source.spec, len(source), len(source.classes))
