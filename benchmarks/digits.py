@@ -27,19 +27,20 @@ METHODS = ("mae", "simmim", "simclr", "byol", "vicreg", "dino", "dinov2", "ijepa
 HOLDOUT = 0.28
 
 
-def measure(method: str, seed: int, steps: int | None, scratch: Path) -> dict[str, Any]:
-    """Accuracies of one method and seed."""
-    data = "captioned-digits" if method == "clip" else "digits"
+def measure(
+    method: str, seed: int, steps: int | None, scratch: Path, data: str = "digits", modality: str = "image"
+) -> dict[str, Any]:
+    """Accuracies of one method, data set and seed."""
+    learned = "captioned-digits" if method == "clip" else data
     started = time.monotonic()
-    run = hw.pretrain(
-        method, data, out=scratch / f"{method}-{seed}", seed=seed, holdout=HOLDOUT, device="cpu", steps=steps
-    )
+    out = scratch / f"{method}-{data}-{seed}"
+    run = hw.pretrain(method, learned, out=out, seed=seed, holdout=HOLDOUT, device="cpu", steps=steps)
     seconds = time.monotonic() - started
-    encoder = hw.load(run.path, "image")
-    result = hw.evaluate(encoder, "digits", labels_per_class=[10, "all"], baselines=["raw", "random"], test=HOLDOUT)
+    encoder = hw.load(run.path, modality)
+    result = hw.evaluate(encoder, data, labels_per_class=[10, "all"], baselines=["raw", "random"], test=HOLDOUT)
     found = {(r["features"], r["budget"]): r["mean"] for r in result["rows"] if r["probe"] == "linear"}
-    names = {OURS: "ours", "untrained encoder": "untrained", "raw pixels": "raw"}
-    scores = {f"{names[features]}_{budget}": mean for (features, budget), mean in found.items()}
+    names = {OURS: "ours", "untrained encoder": "untrained"}  # what is left is the raw values, under several names
+    scores = {f"{names.get(features, 'raw')}_{budget}": mean for (features, budget), mean in found.items()}
     return {"method": method, "seed": seed, "seconds": seconds, "steps": run.outcome.step, **scores}
 
 
