@@ -32,6 +32,10 @@ class GridTokenizer(Tokenizer):
         self.patch_dim = config.channels * math.prod(config.patch)
         self.normalise = Normalise(config.channels)
         self.embed = nn.Linear(self.patch_dim, dim)
+        # content as strong as positions are, however few values a patch has: otherwise, with small patches, what
+        # distinguishes samples drowns, and methods that predict features learn to predict places
+        nn.init.normal_(self.embed.weight, std=self.patch_dim**-0.5)
+        nn.init.zeros_(self.embed.bias)
 
     def grid(self, x: Input) -> tuple[int, ...]:
         """Patches along each axis. A plain tensor must divide; a ragged one is padded up to whole patches."""
