@@ -107,7 +107,7 @@ MODALITIES: Mapping[str, Modality] = {
         kit=lambda f: kit.text(),
         values=False,
     ),
-    "video": Modality(plural="clips", rank=3, tokenizer=_video, kit=lambda f: kit.video(f["size"])),
+    "video": Modality(plural="clips", rank=3, tokenizer=_video, kit=lambda f: kit.video(f["channels"], f["size"])),
     "volume": Modality(
         plural="volumes",
         rank=3,

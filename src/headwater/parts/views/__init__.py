@@ -1,5 +1,6 @@
 """Views: batched random changes that keep what a sample is. No weights, no state; each is its own configuration."""
 
+from headwater.parts.views.block import BoxCrop, EveryFrame
 from headwater.parts.views.colour import Blur, Colour, Grey, Noise, Solarise
 from headwater.parts.views.compose import Chain, MultiCrop, Retouch, View, Views
 from headwater.parts.views.image import Affine, CentreCrop, Crop, Elastic, Flip, Resize, rotations
@@ -9,6 +10,7 @@ from headwater.parts.views.series import Corrupt, DropChannels, Jitter, Scale, S
 __all__ = [
     "Affine",
     "Blur",
+    "BoxCrop",
     "CentreCrop",
     "Chain",
     "Colour",
@@ -16,6 +18,7 @@ __all__ = [
     "Crop",
     "DropChannels",
     "Elastic",
+    "EveryFrame",
     "Flip",
     "Grey",
     "Jitter",

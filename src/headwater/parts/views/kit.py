@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headwater.parts.views.block import BoxCrop, EveryFrame
 from headwater.parts.views.colour import Blur, Colour, Grey
 from headwater.parts.views.compose import Chain, View
 from headwater.parts.views.image import Affine, Crop, Resize
@@ -50,8 +51,39 @@ def small_pictures(size: int, channels: int) -> ViewKit:
 
 
 def series(length: int) -> ViewKit:
-    strong = Chain(Scale(0.3), Warp(0.2), Shift(0.2), Jitter(0.1))
-    return ViewKit(weak=Jitter(0.02), strong=strong, large=strong, small=strong)
+    strong = Chain(Scale(0.3), Warp(0.2), Shift(0.2, relative=True), Jitter(0.1, relative=True))
+    return ViewKit(weak=Jitter(0.02, relative=True), strong=strong, large=strong, small=strong)
+
+
+def video(channels: int, size: tuple[int, int, int]) -> ViewKit:
+    """Clips: the same box and colours in every frame, and a stretch of time; never played backwards."""
+    colour: tuple[View, ...] = (
+        (EveryFrame(Colour(0.4, 0.4, 0.4, 0.1, p=0.8)), EveryFrame(Grey(0.2)))
+        if channels == 3
+        else (EveryFrame(Colour(0.4, 0.4, p=0.8)),)
+    )
+
+    def box(time: float, side: float) -> BoxCrop:
+        return BoxCrop(size, ((time, 1.0), (side, 1.0), (side, 1.0)))
+
+    return ViewKit(
+        weak=box(1.0, 0.8),
+        strong=Chain(box(0.6, 0.5), *colour),
+        large=Chain(box(0.7, 0.7), *colour),
+        small=Chain(BoxCrop(size, ((0.4, 0.7), (0.4, 0.7), (0.4, 0.7))), *colour),
+    )
+
+
+def volume(size: tuple[int, int, int]) -> ViewKit:
+    """Volumes: boxes, mirror images, and intensities scaled, shifted and noisy in units of their own deviation."""
+
+    def view(low: float, high: float) -> Chain:
+        boxes = BoxCrop(size, ((low, high),) * 3, flip=(0.5, 0.5, 0.5))
+        return Chain(boxes, Scale(0.2), Shift(0.2, relative=True), Jitter(0.1, relative=True))
+
+    return ViewKit(
+        weak=BoxCrop(size, ((0.8, 1.0),) * 3), strong=view(0.6, 1.0), large=view(0.7, 1.0), small=view(0.4, 0.7)
+    )
 
 
 def table() -> ViewKit:

@@ -59,14 +59,14 @@ def _by_products(
     x: Tensor, box: Int[Tensor, "b 4"], flip: Bool[Tensor, " b"], size: tuple[int, int], kind: Filter
 ) -> Float[Tensor, "b c s t"]:
     with exact(x):
-        down = _weights(box[:, 0], box[:, 2], x.shape[2], size[0], kind)
-        across = _weights(box[:, 1], box[:, 3], x.shape[3], size[1], kind)
+        down = resampling(box[:, 0], box[:, 2], x.shape[2], size[0], kind)
+        across = resampling(box[:, 1], box[:, 3], x.shape[3], size[1], kind)
         across = torch.where(flip[:, None, None], across.flip(1), across)
         out = down[:, None] @ floats(x) @ across.mT[:, None]
     return out.clamp_(0, 1) if kind == "bicubic" else out
 
 
-def _weights(
+def resampling(
     start: Int[Tensor, " b"], length: Int[Tensor, " b"], n: int, size: int, kind: Filter
 ) -> Float[Tensor, "b s n"]:
     """Row s: how much each of n pixels gives to pixel s of `length` pixels from `start` on, resampled to `size`."""

@@ -16,13 +16,17 @@ from headwater.parts.views.compose import check_range, check_within
 
 @dataclass(frozen=True)
 class Jitter:
-    """Gaussian noise of standard deviation `std` on every value of a series or a row; a missing value stays missing."""
+    """Gaussian noise of standard deviation `std` on every value of a series or a row; a missing value stays missing.
+
+    With `relative`, `std` counts in standard deviations of the sample's own channel, whatever unit that has.
+    """
 
     std: float
+    relative: bool = False
 
     def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b ..."]:
         x = values(x)
-        return x + self.std * rng.randn(*x.shape)
+        return x + self.std * (_deviation(x) if self.relative else 1.0) * rng.randn(*x.shape)
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,17 @@ class Scale:
 
 @dataclass(frozen=True)
 class Shift:
-    """Each channel (or cell of a row) plus one offset of N(0, std²): its level moves, not its time (CoST, 2022)."""
+    """Each channel (or cell of a row) plus one offset of N(0, std²): its level moves, not its time (CoST, 2022).
+
+    With `relative`, `std` counts in standard deviations of the sample's own channel, whatever unit that has.
+    """
 
     std: float
+    relative: bool = False
 
     def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b ..."]:
         x = values(x)
-        return x + self.std * rng.randn(*_per_channel(x))
+        return x + self.std * (_deviation(x) if self.relative else 1.0) * rng.randn(*_per_channel(x))
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,15 @@ class Corrupt:
         other = torch.arange(b, device=x.device)[:, None] + 1 + rng.randint(b - 1, b, n)
         donor = x.gather(0, other % b)
         return torch.where(hit & ~x.isnan() & ~donor.isnan(), donor, x)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """The standard deviation of each channel of each sample over its other axes, missing values passed over."""
+    axes = tuple(range(2, x.ndim))
+    known = ~x.isnan()
+    count = known.sum(axes, keepdim=True).clamp(min=1)
+    mean = torch.where(known, x, 0).sum(axes, keepdim=True) / count
+    return (torch.where(known, x - mean, 0).square().sum(axes, keepdim=True) / count).sqrt()
 
 
 def _per_channel(x: Tensor) -> list[int]:
