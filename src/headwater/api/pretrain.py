@@ -240,11 +240,12 @@ def _picture(folder: Path, recipe: Recipe, source: Source, n: int = 8) -> None:
         return
     columns = [("as it is", shown if shown.is_floating_point() else shown / 255)]
     for made in views_of(recipe.method, x, rng):
-        columns.append((f"view {len(columns)}", made))
+        if isinstance(made, Tensor):
+            columns.append((f"view {len(columns)}", made))
     views_picture(columns[:7], folder / "views.png")
 
 
-def views_of(config: Any, x: Input, rng: Rng) -> list[Tensor]:
+def views_of(config: Any, x: Input, rng: Rng) -> list[Input]:
     """The views that a method's configuration would make of a batch."""
     one, several = getattr(config, "view", None), getattr(config, "views", None)
     if isinstance(one, View):

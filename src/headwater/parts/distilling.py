@@ -6,13 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headwater.core.types import Input
+from headwater.parts.ragged import cat
 
-def by_size(network: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
-    """The network's answer to each view; views of one size pass through it as one batch."""
+
+def by_size(network: Callable[[Input], Tensor], views: Sequence[Input]) -> list[Tensor]:
+    """The network's answer to each view; views of one size, and all that are ragged, pass through it as one batch."""
     answers: dict[int, Tensor] = {}
-    for shape in dict.fromkeys(view.shape for view in views):
-        alike = [i for i, view in enumerate(views) if view.shape == shape]
-        rows = network(torch.cat([views[i] for i in alike]))
+    shapes = [view.shape if isinstance(view, Tensor) else None for view in views]
+    for shape in dict.fromkeys(shapes):
+        alike = [i for i, other in enumerate(shapes) if other == shape]
+        rows = network(cat([views[i] for i in alike]))
         answers.update(zip(alike, rows.chunk(len(alike)), strict=True))
     return [answers[i] for i in range(len(views))]
 

@@ -18,6 +18,7 @@ from headwater.core.types import Batch, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper, only
 from headwater.parts.heads import mlp
 from headwater.parts.losses import nt_xent
+from headwater.parts.ragged import cat
 from headwater.parts.views import Crop, View, simclr_view
 from headwater.parts.views.kit import ViewKit
 
@@ -56,7 +57,7 @@ class SimCLR(Method):
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         x = batch.x[self.encoder.modality]
-        views = torch.cat([self.config.view(x, step.rng) for _ in range(2)])
+        views = cat([self.config.view(x, step.rng) for _ in range(2)])
         a, b = self.head(self.encoder(views).pooled).chunk(2)
         chance = torch.tensor(math.log(2 * len(step.gather(a.detach())) - 1))
         return Loss(nt_xent(a, b, self.config.temperature, step.gather), metrics={"chance": chance})

@@ -21,6 +21,7 @@ from headwater.parts.encoders import TokenEncoder, only_tokens
 from headwater.parts.heads import DINOHeads
 from headwater.parts.losses import entropy, koleo, masked_mean, sinkhorn, soft_cross_entropy
 from headwater.parts.masks import BlockMask, MaskSampler, VaryingRatio, where_hidden
+from headwater.parts.ragged import cat
 from headwater.parts.schedules import Cosine, Ramp, Schedule
 from headwater.parts.tokens import take
 from headwater.parts.views import MultiCrop, dino_views
@@ -87,7 +88,7 @@ class DINOv2(Method):
     def loss(self, batch: Batch, step: Step) -> Loss:
         c, n_large = self.config, self.config.views.n_large
         views = c.views(batch.x[self.encoder.modality], step.rng)
-        b, large, small = len(views[0]), torch.cat(views[:n_large]), views[n_large:]
+        b, large, small = len(views[0]), cat(views[:n_large]), views[n_large:]
         grid, valid = self.encoder.tokenizer.grid(large), self.encoder.tokenizer.valid(large)
         which = step.rng.randint(n_large, b)  # the large crop of each sample that is masked
         masked = which * b + torch.arange(b, device=which.device)

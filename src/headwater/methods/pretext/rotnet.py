@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from headwater.core.types import Batch, Loss, Step
-from headwater.core.verbs import Encoder, Method, Paper, only
+from headwater.core.verbs import Encoder, Method, Paper, only, values
 from headwater.parts.views import CentreCrop, Crop, View, rotations
 from headwater.parts.views.kit import ViewKit
 
@@ -57,7 +57,7 @@ class RotNet(Method):
         self.head = nn.Linear(encoder.dim, 4)
 
     def loss(self, batch: Batch, step: Step) -> Loss:
-        turned, turns = rotations(self.config.view(batch.x[self.encoder.modality], step.rng))
+        turned, turns = rotations(values(self.config.view(batch.x[self.encoder.modality], step.rng)))
         logits = self.head(self.encoder(turned).pooled)
         hit = (logits.argmax(1) == turns).float().mean()
         return Loss(F.cross_entropy(logits, turns), metrics={"accuracy": hit, "chance": torch.tensor(math.log(4))})

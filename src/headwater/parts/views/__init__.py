@@ -6,6 +6,7 @@ from headwater.parts.views.compose import Chain, MultiCrop, Retouch, View, Views
 from headwater.parts.views.image import Affine, CentreCrop, Crop, Elastic, Flip, Resize, rotations
 from headwater.parts.views.recipes import byol_views, dino_views, grey_view, simclr_view
 from headwater.parts.views.series import Corrupt, DropChannels, Jitter, Scale, Shift, Warp, Window
+from headwater.parts.views.text import Excerpt
 
 __all__ = [
     "Affine",
@@ -19,6 +20,7 @@ __all__ = [
     "DropChannels",
     "Elastic",
     "EveryFrame",
+    "Excerpt",
     "Flip",
     "Grey",
     "Jitter",

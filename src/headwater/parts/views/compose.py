@@ -27,14 +27,14 @@ class View(Protocol):
     out. A view never writes to its input. Equal `rng`, equal result; a shard's rows are those of the whole batch.
     """
 
-    def __call__(self, x: Input, rng: Rng) -> Tensor: ...
+    def __call__(self, x: Input, rng: Rng) -> Input: ...
 
 
 @runtime_checkable
 class Views(Protocol):
     """Several views of the same batch, which may differ in size."""
 
-    def __call__(self, x: Input, rng: Rng) -> list[Tensor]: ...
+    def __call__(self, x: Input, rng: Rng) -> list[Input]: ...
 
 
 class Retouch(ABC):
@@ -59,14 +59,14 @@ class Chain:
     def __init__(self, *given: View, views: tuple[View, ...] = ()) -> None:
         object.__setattr__(self, "views", given or views)  # by name too, for dataclasses.replace
 
-    def __call__(self, x: Input, rng: Rng) -> Tensor:
+    def __call__(self, x: Input, rng: Rng) -> Input:
         given = _memory(x)
         for view in self.views:
             if isinstance(view, Retouch) and isinstance(x, Tensor) and _memory(x) != given:
                 view.retouch_(x, rng)
             else:
                 x = view(x, rng)
-        return floats(values(x))
+        return floats(x) if isinstance(x, Tensor) else x
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class MultiCrop:
     n_large: int = 2
     n_small: int = 6
 
-    def __call__(self, x: Input, rng: Rng) -> list[Tensor]:
+    def __call__(self, x: Input, rng: Rng) -> list[Input]:
         large = self.large if isinstance(self.large, tuple) else (self.large,)
         views = [large[i % len(large)] for i in range(self.n_large)] + [self.small] * self.n_small
         return [view(x, rng) for view in views]
@@ -89,8 +89,10 @@ def _memory(x: Input) -> int:
 
 
 def floats(x: Tensor) -> Tensor:
-    """Bytes become floats in [0, 1]; floats of 32 bits pass as they are."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+    """Bytes become floats in [0, 1]; floats of 32 bits, and the ids of texts, pass as they are."""
+    if x.dtype == torch.uint8:
+        return x.float().div_(255)
+    return x if x.dtype == torch.int64 else x.float()
 
 
 def spread(work: Callable[[Tensor], None], parts: Sequence[Tensor]) -> None:

@@ -8,6 +8,7 @@ from headwater.parts.views.compose import Chain, View
 from headwater.parts.views.image import Affine, Crop, Resize
 from headwater.parts.views.recipes import dino_views, grey_view, simclr_view
 from headwater.parts.views.series import Corrupt, Jitter, Scale, Shift, Warp
+from headwater.parts.views.text import Excerpt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +91,8 @@ def table() -> ViewKit:
     """A table has no geometry: a share of its cells is swapped with those of other rows (SCARF)."""
     strong = Corrupt(0.4)
     return ViewKit(weak=Corrupt(0.1), strong=strong, large=strong, small=strong)
+
+
+def text() -> ViewKit:
+    strong = Excerpt((0.5, 1.0), drop=0.1)
+    return ViewKit(weak=Excerpt((0.9, 1.0)), strong=strong, large=strong, small=Excerpt((0.2, 0.5), drop=0.1))

@@ -1,0 +1,37 @@
+"""Batches of samples that differ in size, put together."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from headwater.core.types import Graph, Input, Ragged
+
+
+def cat(parts: Sequence[Input]) -> Input:
+    """The samples of several batches in one; what differs in size is filled up to the largest."""
+    if all(isinstance(x, Tensor) for x in parts) and len({x.shape[1:] for x in parts if isinstance(x, Tensor)}) == 1:
+        return torch.cat([x for x in parts if isinstance(x, Tensor)])
+    ragged = [ragged_of(x) for x in parts]
+    if not all(isinstance(x, Graph) for x in parts):
+        return Ragged(_filled([x.values for x in ragged], 0), torch.cat([x.extent for x in ragged]))
+    edges = _filled([x.edges for x in parts if isinstance(x, Graph)], -1)
+    return Graph(_filled([x.values for x in ragged], 0), torch.cat([x.extent for x in ragged]), edges)
+
+
+def ragged_of(x: Input) -> Ragged | Graph:
+    """A batch with the size of each sample said; channels (the second axis of all but texts and rows) have none."""
+    if not isinstance(x, Tensor):
+        return x
+    size = x.shape[2:] if x.ndim > 2 else x.shape[1:]
+    return Ragged(x, torch.tensor(size, device=x.device).expand(len(x), -1))
+
+
+def _filled(parts: Sequence[Tensor], value: int) -> Tensor:
+    most = [max(sizes) for sizes in zip(*(x.shape[1:] for x in parts), strict=True)]
+    out = parts[0].new_full((sum(map(len, parts)), *most), value)
+    at = 0
+    for x in parts:
+        out[(slice(at, at + len(x)), *(slice(n) for n in x.shape[1:]))] = x
+        at += len(x)
+    return out
