@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headwater.core.errors import RequestError
 from headwater.core.types import Sample
 from headwater.data.labels import Labels
 from headwater.data.source import Source, digest
-from headwater.data.text import encode
+from headwater.data.text import BYTES, encode
 
 
 class Captioned(Source):
@@ -26,7 +27,10 @@ class Captioned(Source):
         if labels is not None:
             self.labels, self.classes = labels.values, labels.classes
         self.notes = source.notes + notes
-        self.extra = {**source.extra, "text": {"longest": max(len(encode(words)) for words in set(captions))}}
+        self.extra = {
+            **source.extra,
+            "text": {**BYTES.facts(), "longest": max(len(encode(words)) for words in set(captions))},
+        }
 
     def __len__(self) -> int:
         return len(self.source)
@@ -41,10 +45,14 @@ class Captioned(Source):
         return self.source.path(i)
 
     def reading(self, modality: str) -> dict[str, Any]:
-        return {} if modality == "text" else self.source.reading(modality)
+        return BYTES.reading() if modality == "text" else self.source.reading(modality)
 
     def conform(self, modality: str, wanted: Mapping[str, Any]) -> Source:
         if modality == "text":
+            if wanted not in ({}, BYTES.reading()):
+                raise RequestError(
+                    f"The captions of {self.name} are read as bytes; the encoder reads a vocabulary of its own."
+                )
             return self
         labels = None if self.labels is None else Labels(self.labels, self.classes)
         return Captioned(self.source.conform(modality, wanted), self.captions, self.name, labels)

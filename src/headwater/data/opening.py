@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.data import archive, array, builtin, dataset, index, labels, table
+from headwater.data import archive, array, builtin, dataset, index, labels, table, text
 from headwater.data.files import FileSource
 from headwater.data.labels import Labels
 from headwater.data.reader import Reader
@@ -33,7 +33,10 @@ ACCEPTED = (
 Opener = Callable[[Disk | Remote, str, str | None, str], Source]
 
 # (modality, ending) -> what opens such a file where the user names the modality; elsewhere `_file` decides
-AS: Mapping[tuple[str, str], Opener] = {}
+AS: Mapping[tuple[str, str], Opener] = {
+    **{("text", end): text.open_lines for end in ("txt", "md", "jsonl", "ndjson")},
+    **{("text", end): text.open_column for end in table.ENDINGS},
+}
 
 
 def open(what: Any, *, labels: str | None = None, name: str | None = None, modality: str | None = None) -> Source:

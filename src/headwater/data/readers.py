@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from headwater.data.image import ImageReader
 from headwater.data.reader import Reader
+from headwater.data.text import TextReader
 
 # a file ending that two readers know belongs to the first, unless the user names the other
-READERS: tuple[Reader, ...] = (ImageReader(),)
+READERS: tuple[Reader, ...] = (ImageReader(), TextReader())
 
 ENDINGS = frozenset().union(*(reader.endings for reader in READERS))
 

@@ -4,13 +4,25 @@ the files. Item i is drawn from a generator seeded by (set, i), so it never depe
 
 from collections.abc import Callable, Mapping
 
-from headwater.data.generated import scenes, waves
+from headwater.data.generated import clips, scenes, sounds, texts, volumes, waves
 from headwater.data.source import Source
 
-SETS: Mapping[str, Callable[[str], Source]] = {**scenes.SETS, **waves.SETS}
+SETS: Mapping[str, Callable[[str], Source]] = {
+    **scenes.SETS,
+    **waves.SETS,
+    **clips.SETS,
+    **volumes.SETS,
+    **sounds.SETS,
+    **texts.SETS,
+}
 
 # the set that stands for each modality in tests and measurements
 TWINS: Mapping[str, str] = {
     "image": "shapes",
     "series": "waves",
+    "video": "moving-shapes",
+    "volume": "blobs-3d",
+    "audio": "tones",
+    "text": "sentences",
+    "table": "wine",
 }
