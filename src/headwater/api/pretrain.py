@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from headwater.core.verbs import Encoder, Method
 from headwater.data import open as open_data
 from headwater.data.doctor import examine
 from headwater.data.loader import Loader
-from headwater.data.source import Source, split
+from headwater.data.source import Source, split, spread
 from headwater.data.statistics import statistics
 from headwater.engine.artefact import Card, save_encoder, versions
 from headwater.engine.distributed import World, join
@@ -109,7 +110,7 @@ def pretrain(
         out=folder,
         resume=resume,
         device=where,
-        probe=probe(seen, recipe, seed),
+        probe=probe(seen, recipe),
         progress=progress,
         facts=lambda: {"unreadable": len(loader.bad)} if loader.bad else {},
     )
@@ -135,6 +136,10 @@ def build(module: ModuleType, recipe: Recipe, source: Source, seed: int) -> Meth
     torch.manual_seed(mix(seed, "weights"))
     moments = statistics(source, seed=seed)
     encoders = {m: fresh(config, moments.get(m)) for m, config in recipe.encoder.items()}
+    for modality, encoder in encoders.items():
+        tokenizer = getattr(encoder, "tokenizer", None)
+        if hasattr(tokenizer, "calibrate"):  # what it normalises is not what is read, but what it makes of that
+            tokenizer.calibrate(_some(source, modality))
     method: Method = recipe.method.build(encoders)
     return method
 
@@ -148,11 +153,16 @@ def fresh(config: Any, moments: tuple[Tensor, Tensor] | None) -> Encoder:
     return encoder
 
 
-def probe(source: Source, recipe: Recipe, seed: int, n: int = 256) -> dict[str, Input]:
+def probe(source: Source, recipe: Recipe, n: int = 256) -> dict[str, Input]:
     """A fixed batch for the health check."""
-    chosen = range(min(n, len(source)))
-    _, batch = next(iter(Loader(source, len(chosen), seed=seed).ordered(chosen)))
+    _, batch = next(iter(Loader(source, n).ordered(range(min(n, len(source))))))
     return {m: prepare(x, preprocessing(m, recipe, source)) for m, x in batch.x.items()}
+
+
+def _some(source: Source, modality: str, n: int = 256) -> Input:
+    """Items from all over the set."""
+    _, batch = next(iter(Loader(source, n).ordered(np.array(sorted(spread(len(source), n))))))
+    return batch.x[modality]
 
 
 def preprocessing(modality: str, recipe: Recipe, source: Source) -> dict[str, Any]:

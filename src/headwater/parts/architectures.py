@@ -8,7 +8,12 @@ from headwater.core.errors import RequestError, spelled, unknown
 from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.modalities import MODALITIES
-from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, TextTokenizerConfig
+from headwater.parts.tokens import (
+    GridTokenizerConfig,
+    SpectrogramTokenizerConfig,
+    TableTokenizerConfig,
+    TextTokenizerConfig,
+)
 from headwater.parts.transformer import TransformerConfig
 
 EncoderConfig = TokenEncoderConfig | ResNetConfig | ConvNeXtConfig
@@ -21,6 +26,7 @@ KINDS: dict[str, type[Any]] = {
         ConvNeXtConfig,
         TransformerConfig,
         GridTokenizerConfig,
+        SpectrogramTokenizerConfig,
         TableTokenizerConfig,
         TextTokenizerConfig,
     )

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater.core.errors import unknown
-from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, TextTokenizerConfig, TokenizerConfig
+from headwater.parts.tokens import (
+    GridTokenizerConfig,
+    SpectrogramTokenizerConfig,
+    TableTokenizerConfig,
+    TextTokenizerConfig,
+    TokenizerConfig,
+)
 from headwater.parts.views import kit
 
 Facts = Mapping[str, Any]
@@ -69,6 +75,14 @@ def _volume(facts: Facts, patch: int) -> GridTokenizerConfig:
     return GridTokenizerConfig(modality="volume", channels=facts["channels"], patch=patches)
 
 
+def _audio(facts: Facts, patch: int) -> SpectrogramTokenizerConfig:
+    """AST's patches of 16 x 16 for sounds of seconds, smaller ones for shorter sounds."""
+    short = facts["length"] is not None and facts["length"] < 2 * facts["rate"]
+    sides = (patch, patch) if patch else ((8, 16) if short else (16, 16))
+    mels = 64 if short else 128
+    return SpectrogramTokenizerConfig(rate=facts["rate"], channels=facts["channels"], mels=mels, patch=sides)
+
+
 def _image_net(facts: Facts) -> str:
     side = min(facts["size"])
     return "resnet-18" if side > SMALL_PICTURE else "resnet-micro" if side <= 16 else "resnet-nano"
@@ -115,6 +129,7 @@ MODALITIES: Mapping[str, Modality] = {
         kit=lambda f: kit.volume(f["size"]),
         dense=lambda f: "resnet-nano",
     ),
+    "audio": Modality(plural="sounds", rank=None, tokenizer=_audio, kit=lambda f: kit.audio()),
 }
 
 

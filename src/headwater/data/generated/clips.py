@@ -1,7 +1,6 @@
-"""Clips of one moving shape: moving-shapes, 1,200 clips [3 8 32 32]; the class is the way it moves.
+"""Clips of one moving shape: moving-shapes, 1,200 grey clips [1 8 32 32]; the class is the way it moves.
 
-Shape, colour, size, place and speed vary independently of the motion, and all motions begin alike: no single frame tells
-the class.
+Shape, size, place, speed and brightness vary independently of the motion: no single frame tells the class.
 """
 
 import numpy as np
@@ -10,10 +9,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from headwater.data.array import Memory
-from headwater.data.generated.scenes import COLOURS, SHAPES, distance
+from headwater.data.generated.scenes import distance
 from headwater.data.labels import Labels
 
 CLIPS, FRAMES, SIDE = 1200, 8, 32
+SHAPES = ("circle", "square", "diamond")
 MOTIONS = ("across", "up and down", "circle", "grow", "blink", "shake")
 
 
@@ -38,24 +38,21 @@ def path(
     return sign * 2.5 * (np.arange(len(time)) % 2 * 2 - 1), draw.normal(0, 1.5, len(time)), still + 1, still + 1
 
 
-def clips(n: int) -> tuple[UInt8[Tensor, "n 3 8 32 32"], np.ndarray]:
+def clips(n: int) -> tuple[UInt8[Tensor, "n 1 8 32 32"], np.ndarray]:
     """n clips and the motion of each."""
-    out = np.empty((n, 3, FRAMES, SIDE, SIDE), np.uint8)
+    out = np.empty((n, 1, FRAMES, SIDE, SIDE), np.uint8)
     kinds = np.empty(n, np.int64)
-    grid, palette = np.arange(SIDE) + 0.5, np.array(list(COLOURS.values()), np.float64)
-    time = np.linspace(0, 1, FRAMES)
+    grid, time = np.arange(SIDE) + 0.5, np.linspace(0, 1, FRAMES)
     for i in range(n):
         draw = np.random.default_rng((3, i))
-        kinds[i], shape, colour = draw.integers(len(MOTIONS)), draw.integers(len(SHAPES)), draw.integers(len(COLOURS))
-        radius, (x, y) = draw.uniform(4, 7), draw.uniform(12, SIDE - 12, 2)
+        kinds[i], shape = draw.integers(len(MOTIONS)), SHAPES[draw.integers(len(SHAPES))]
+        radius, (x, y) = draw.uniform(4, 6), draw.uniform(14, SIDE - 14, 2)
         dx, dy, size, light = path(MOTIONS[kinds[i]], time, draw)
         r = (radius * size)[:, None, None]
         u, v = (grid[None, None, :] - (x + dx)[:, None, None]) / r, (grid[None, :, None] - (y + dy)[:, None, None]) / r
-        cover = np.clip(0.5 - distance(SHAPES[shape], u, v) * r, 0, 1) * light[:, None, None]
-        ground = (
-            draw.uniform(40, 150) + draw.normal(0, 5, (3, 1, SIDE, SIDE)) + draw.normal(0, 3, (3, FRAMES, SIDE, SIDE))
-        )
-        out[i] = np.clip(ground + cover * (palette[colour][:, None, None, None] - ground), 0, 255).round()
+        cover = np.clip(0.5 - distance(shape, u, v) * r, 0, 1) * light[:, None, None]
+        picture = 60 + draw.uniform(110, 160) * cover + draw.normal(0, 8, (FRAMES, SIDE, SIDE))
+        out[i, 0] = np.clip(picture, 0, 255).round()
     return torch.from_numpy(out), kinds
 
 

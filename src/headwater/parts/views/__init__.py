@@ -1,5 +1,6 @@
 """Views: batched random changes that keep what a sample is. No weights, no state; each is its own configuration."""
 
+from headwater.parts.views.audio import Loudness, Playback
 from headwater.parts.views.block import BoxCrop, EveryFrame
 from headwater.parts.views.colour import Blur, Colour, Grey, Noise, Solarise
 from headwater.parts.views.compose import Chain, MultiCrop, Retouch, View, Views
@@ -24,8 +25,10 @@ __all__ = [
     "Flip",
     "Grey",
     "Jitter",
+    "Loudness",
     "MultiCrop",
     "Noise",
+    "Playback",
     "Resize",
     "Retouch",
     "Scale",

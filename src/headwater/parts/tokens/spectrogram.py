@@ -1,0 +1,130 @@
+"""Sound as log-mel patches, or as one token per few frames: the front end of AST, Audio-MAE and most of speech.
+
+A frame is computed from samples that lie within the sound: no padding, whatever the batch, reaches a real frame.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from headwater.core.errors import RequestError
+from headwater.core.types import Graph, Input, Ragged, Tokens
+from headwater.parts.ragged import ragged_of
+from headwater.parts.tokens.base import Tokenizer
+from headwater.parts.tokens.grid import GridTokenizer, GridTokenizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrogramTokenizerConfig:
+    """`patch` counts frames and mel bins: (16, 16) are AST's patches, (4, mels) one token per 40 ms.
+
+    rate          sampling rate, Hz
+    window, hop   length of a frame and distance between two, in seconds; the window is Hann's
+    floor         the power below which all is silence
+    """
+
+    rate: int
+    patch: tuple[int, int] = (16, 16)
+    mels: int = 128
+    channels: int = 1
+    window: float = 0.025
+    hop: float = 0.010
+    floor: float = 1e-6
+    modality: str = "audio"
+
+    def __post_init__(self) -> None:
+        if self.mels % self.patch[1]:
+            raise RequestError(f"SpectrogramTokenizerConfig: {self.mels} mel bins do not divide into {self.patch[1]}.")
+
+    def build(self, dim: int) -> Tokenizer:
+        return SpectrogramTokenizer(self, dim)
+
+
+class LogMel(nn.Module):
+    """Waves [b c t] -> the logarithm of mel-weighted power [b c frames mels], HTK's mel scale."""
+
+    taper: Tensor
+    bank: Tensor
+
+    def __init__(self, config: SpectrogramTokenizerConfig) -> None:
+        super().__init__()
+        self.width, self.step = round(config.window * config.rate), round(config.hop * config.rate)
+        self.size, self.floor = 1 << (self.width - 1).bit_length(), config.floor
+        self.register_buffer("taper", torch.hann_window(self.width), persistent=False)
+        self.register_buffer("bank", mel_bank(config.mels, self.size // 2 + 1, config.rate), persistent=False)
+
+    def frames(self, samples: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """How many frames so many samples make; at least one."""
+        return 1 + (samples - self.width).clamp(min=0) // self.step
+
+    def forward(self, wave: Float[Tensor, "b c t"]) -> Float[Tensor, "b c n m"]:
+        wave = F.pad(wave, (0, max(0, self.width - wave.shape[2])))
+        with torch.autocast(wave.device.type, enabled=False):  # a spectrum in 16 bits is mostly rounding
+            pieces = wave.float().unfold(2, self.width, self.step) * self.taper
+            power = torch.view_as_real(torch.fft.rfft(pieces, self.size)).square().sum(-1)
+            return (power @ self.bank).clamp(min=self.floor).log()
+
+
+class SpectrogramTokenizer(Tokenizer):
+    def __init__(self, config: SpectrogramTokenizerConfig, dim: int) -> None:
+        super().__init__()
+        self.config, self.rank = config, 2
+        self.logmel = LogMel(config)
+        self.cut = GridTokenizer(
+            GridTokenizerConfig(modality=config.modality, channels=config.channels, patch=config.patch), dim
+        )
+        self.patch_dim = self.cut.patch_dim
+
+    def calibrate(self, x: Input) -> None:
+        """Normalise by the mean and deviation of the log-mel values of these sounds."""
+        picture = self.picture(x)
+        at = torch.arange(picture.values.shape[2]) < picture.extent[:, :1]
+        seen = picture.values.transpose(1, 2)[at]
+        self.cut.normalise.set(seen.mean((0, 2)), seen.std((0, 2)))
+
+    def picture(self, x: Input) -> Ragged:
+        """The log-mel spectrogram of each sound, [b c frames mels]."""
+        sound = ragged_of(x)
+        if isinstance(sound, Graph) or sound.values.ndim != 3:
+            raise RequestError(f"{self.config.modality}: sounds are [b c t]; got {tuple(sound.values.shape)}.")
+        made = self.logmel(sound.values)
+        mels = sound.extent.new_full((len(sound), 1), self.config.mels)
+        return Ragged(made, torch.cat([self.logmel.frames(sound.extent), mels], 1))
+
+    def grid(self, x: Input) -> tuple[int, ...]:
+        n = int(self.logmel.frames(torch.tensor((x if isinstance(x, Tensor) else x.values).shape[2])))
+        return math.ceil(n / self.config.patch[0]), self.config.mels // self.config.patch[1]
+
+    def patches(self, x: Input) -> Float[Tensor, "b n p"]:
+        """Normalised log-mel values, a patch per token."""
+        return self.cut.patches(self.picture(x))
+
+    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b c n m"]:
+        """The log-mel values; phases are gone, so there is no way back to the wave."""
+        return self.cut.unpatch(patches, grid)
+
+    def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
+        if isinstance(x, Tensor):
+            return None
+        frames = self.logmel.frames(x.extent)
+        n, m = self.grid(x)
+        real = torch.arange(n, device=frames.device) < -(-frames // self.config.patch[0])
+        return real.repeat_interleave(m, 1)
+
+    def forward(self, x: Input) -> Tokens:
+        made: Tokens = self.cut(self.picture(x))
+        return Tokens(made.x, self.valid(x), made.place)
+
+
+def mel_bank(mels: int, bins: int, rate: int) -> Float[Tensor, "f m"]:
+    """Triangles of equal width on HTK's mel scale, mel = 2595 log10(1 + f / 700), from 0 Hz to half the rate."""
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, mels + 2, dtype=torch.float64) / 2595) - 1)
+    at = torch.linspace(0, rate / 2, bins, dtype=torch.float64)[:, None]
+    rising = (at - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - at) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0).float()
