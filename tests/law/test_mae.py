@@ -11,7 +11,7 @@ from headwater.core.types import Batch, Mask, Ragged, Step
 from headwater.methods.reconstruct import mae
 from headwater.parts.encoders import TokenEncoder, TokenEncoderConfig
 from headwater.parts.masks import hide, where_hidden
-from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, take
+from headwater.parts.tokens import GridTokenizerConfig, TableTokenizerConfig, coordinates, take
 from headwater.parts.transformer import TransformerConfig
 from headwater.parts.views import CentreCrop
 from headwater.parts.views.kit import table
@@ -184,7 +184,7 @@ def test_it_equals_the_reference_from_the_same_weights(standardise):
     got = method(Batch({"image": x}), Step(Rng(0)))
     torch.testing.assert_close(got.value, want.loss, rtol=1e-5, atol=0)
     mask = method.config.mask(5, (4, 4), Rng(0))
-    said = method.decode(method.encoder(x, keep=mask.keep), mask, (4, 4), None)
+    said = method.decode(method.encoder(x, keep=mask.keep), mask, coordinates((4, 4), "cpu")[None], None)
     torch.testing.assert_close(said, want.logits, rtol=1e-5, atol=1e-5)
     want.loss.backward()
     got.value.backward()

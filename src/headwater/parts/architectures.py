@@ -10,6 +10,7 @@ from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.modalities import MODALITIES
 from headwater.parts.tokens import (
     GridTokenizerConfig,
+    PointsTokenizerConfig,
     SpectrogramTokenizerConfig,
     TableTokenizerConfig,
     TextTokenizerConfig,
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Any]] = {
         ConvNeXtConfig,
         TransformerConfig,
         GridTokenizerConfig,
+        PointsTokenizerConfig,
         SpectrogramTokenizerConfig,
         TableTokenizerConfig,
         TextTokenizerConfig,

@@ -84,7 +84,8 @@ class TokenEncoder(Encoder):
             stretch = isinstance(x, Tensor) and not isinstance(self.tokenizer, TextTokenizer)
             vectors = vectors + self.table(self.tokenizer.grid(x), stretch)
         elif self.config.position == "sincos":
-            vectors = vectors + sincos(tokens.place[:1], self.dim).to(vectors.dtype)
+            place = tokens.place if self.tokenizer.own_places else tokens.place[:1]
+            vectors = vectors + sincos(place, self.dim).to(vectors.dtype)
         return Tokens(vectors, tokens.valid, tokens.place)
 
     def trace(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> list[Tap]:

@@ -84,6 +84,16 @@ def cosine_distance(a: Float[Tensor, "*b d"], b: Float[Tensor, "*b d"]) -> Float
     return (2 - 2 * F.cosine_similarity(a, b, dim=-1)).mean()
 
 
+def chamfer(a: Float[Tensor, "*b n c"], b: Float[Tensor, "*b m c"], power: int = 2) -> Float[Tensor, "*b"]:
+    """The mean way from each point to the nearest of the other set, both ways added (Fan et al., 2016); with power 2 ways
+    are squared."""
+    square = (a[..., :, None, :] - b[..., None, :, :]).square().sum(-1)
+    there, back = square.amin(-1), square.amin(-2)
+    if power == 1:
+        there, back = (there + 1e-12).sqrt(), (back + 1e-12).sqrt()  # the root of zero has no slope
+    return there.mean(-1) + back.mean(-1)
+
+
 def entropy(p: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     """The mean entropy of rows of probabilities, in nats."""
     return torch.special.entr(p).sum(-1).mean()

@@ -11,6 +11,7 @@ from typing import Any
 from headwater.core.errors import unknown
 from headwater.parts.tokens import (
     GridTokenizerConfig,
+    PointsTokenizerConfig,
     SpectrogramTokenizerConfig,
     TableTokenizerConfig,
     TextTokenizerConfig,
@@ -83,6 +84,14 @@ def _audio(facts: Facts, patch: int) -> SpectrogramTokenizerConfig:
     return SpectrogramTokenizerConfig(rate=facts["rate"], channels=facts["channels"], mels=mels, patch=sides)
 
 
+def _points(facts: Facts, patch: int) -> PointsTokenizerConfig:
+    """Point-MAE's 64 groups of 32 for clouds of a thousand points and more; half as many points again as there are, where
+    there are fewer, so that groups overlap as theirs do."""
+    n = facts["points"]
+    size = patch or max(4, min(32, n // 16))
+    return PointsTokenizerConfig(groups=max(4, min(64, n // 8)), size=size, channels=facts["channels"])
+
+
 def _image_net(facts: Facts) -> str:
     side = min(facts["size"])
     return "resnet-18" if side > SMALL_PICTURE else "resnet-micro" if side <= 16 else "resnet-nano"
@@ -129,6 +138,7 @@ MODALITIES: Mapping[str, Modality] = {
         kit=lambda f: kit.volume(f["size"]),
         dense=lambda f: "resnet-nano",
     ),
+    "points": Modality(plural="clouds", rank=None, tokenizer=_points, kit=lambda f: kit.points()),
     "audio": Modality(plural="sounds", rank=None, tokenizer=_audio, kit=lambda f: kit.audio()),
 }
 

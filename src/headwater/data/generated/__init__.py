@@ -4,13 +4,14 @@ the files. Item i is drawn from a generator seeded by (set, i), so it never depe
 
 from collections.abc import Callable, Mapping
 
-from headwater.data.generated import clips, scenes, sounds, texts, volumes, waves
+from headwater.data.generated import clips, clouds, scenes, sounds, texts, volumes, waves
 from headwater.data.source import Source
 
 SETS: Mapping[str, Callable[[str], Source]] = {
     **scenes.SETS,
     **waves.SETS,
     **clips.SETS,
+    **clouds.SETS,
     **volumes.SETS,
     **sounds.SETS,
     **texts.SETS,
@@ -25,4 +26,5 @@ TWINS: Mapping[str, str] = {
     "audio": "tones",
     "text": "sentences",
     "table": "wine",
+    "points": "surfaces",
 }

@@ -22,7 +22,7 @@ from headwater.parts.losses import masked_mean, standardise_tokens
 from headwater.parts.masks import MultiBlock
 from headwater.parts.positions import sincos
 from headwater.parts.schedules import Ramp, Schedule
-from headwater.parts.tokens import coordinates, take
+from headwater.parts.tokens import take
 from headwater.parts.transformer import TransformerConfig
 from headwater.parts.views import Crop, View
 from headwater.parts.views.kit import ViewKit
@@ -88,9 +88,9 @@ class IJEPA(Method):
         """What the predictor says of the places of all target blocks; no block knows which others are asked about."""
         b, t, m = target.shape
         places = target.flatten(1)
-        table = sincos(coordinates(self.encoder.tokenizer.grid(x), target.device), self.config.predictor.dim)
-        seen = self.narrow(self.encoder(x, keep=context).tokens) + table[context]
-        asked = (self.mask_token + table[places]).view(b * t, m, -1)
+        table = sincos(self.encoder.tokenizer.places(x), self.config.predictor.dim).expand(b, -1, -1)
+        seen = self.narrow(self.encoder(x, keep=context).tokens) + take(table, context)
+        asked = (self.mask_token + take(table, places)).view(b * t, m, -1)
         real = None
         if valid is not None:
             real = torch.cat(

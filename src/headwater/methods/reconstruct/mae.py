@@ -19,7 +19,7 @@ from headwater.parts.encoders import TokenEncoder, only_tokens
 from headwater.parts.losses import masked_mean, standardise_patches
 from headwater.parts.masks import MaskSampler, RandomMask
 from headwater.parts.positions import sincos
-from headwater.parts.tokens import coordinates, put, take
+from headwater.parts.tokens import put, take
 from headwater.parts.transformer import TransformerConfig
 from headwater.parts.views import Crop, View
 from headwater.parts.views.kit import ViewKit
@@ -28,7 +28,8 @@ PAPER = Paper(
     title="Masked Autoencoders Are Scalable Vision Learners",
     year=2021,
     arxiv="2111.06377",
-    differs="small data uses a smaller decoder; one-value tokens (table cells) are predicted as they are.",
+    differs="small data uses a smaller decoder; values of unlike kinds (table cells, "
+    "points) are predicted as they are, points by Chamfer's distance.",
 )
 
 
@@ -67,19 +68,21 @@ class MAE(Method):
     def loss(self, batch: Batch, step: Step) -> Loss:
         x = self.config.view(batch.x[self.encoder.modality], step.rng)
         tokenizer = self.encoder.tokenizer
-        grid, valid = tokenizer.grid(x), tokenizer.valid(x)
-        mask = self.config.mask(len(x), grid, step.rng, valid)
+        valid = tokenizer.valid(x)
+        mask = self.config.mask(len(x), tokenizer.grid(x), step.rng, valid)
         seen = self.encoder(x, keep=mask.keep)
-        guess = take(self.decode(seen, mask, grid, valid), mask.drop)
-        error = (guess - take(self.target(x), mask.drop)).square().mean(-1)
+        guess = take(self.decode(seen, mask, tokenizer.places(x), valid), mask.drop)
+        error = tokenizer.distance(guess, take(self.target(x), mask.drop))
         counted = None if valid is None else valid.gather(1, mask.drop)
         return Loss(masked_mean(error, counted, step.gather))
 
-    def decode(self, seen: Features, mask: Mask, grid: tuple[int, ...], valid: Tensor | None) -> Float[Tensor, "b n p"]:
-        """Every patch of the grid, from the features of the seen ones (class and register tokens take part)."""
-        place = sincos(coordinates(grid, seen.tokens.device), self.config.decoder.dim)
+    def decode(
+        self, seen: Features, mask: Mask, places: Float[Tensor, "#b n r"], valid: Tensor | None
+    ) -> Float[Tensor, "b n p"]:
+        """Every patch, from the features of the seen ones (class and register tokens take part)."""
+        place = sincos(places, self.config.decoder.dim)
         narrow = self.narrow(seen.tokens)
-        tokens = put(narrow, mask.keep, self.mask_token.expand(len(narrow), len(place), -1)) + place
+        tokens = put(narrow, mask.keep, self.mask_token.expand(len(narrow), place.shape[1], -1)) + place
         q = 0 if seen.prefix is None else seen.prefix.shape[1]
         if seen.prefix is not None:
             tokens = torch.cat([self.narrow(seen.prefix), tokens], 1)
@@ -88,4 +91,4 @@ class MAE(Method):
 
     def target(self, x: Input) -> Float[Tensor, "b n p"]:
         patches = self.encoder.tokenizer.patches(x)
-        return standardise_patches(patches) if self.config.standardise and patches.shape[-1] > 1 else patches
+        return standardise_patches(patches) if self.config.standardise and self.encoder.tokenizer.alike else patches

@@ -63,7 +63,7 @@ class SimMIM(Method):
         valid = tokenizer.valid(x)
         mask = self.config.mask(len(x), tokenizer.grid(x), step.rng, valid)
         guess = take(self.reconstruct(x, where_hidden(mask)), mask.drop)
-        error = (guess - take(tokenizer.patches(x), mask.drop)).abs().mean(-1)
+        error = tokenizer.distance(guess, take(tokenizer.patches(x), mask.drop), power=1)
         counted = None if valid is None else valid.gather(1, mask.drop)
         return Loss(masked_mean(error, counted, step.gather))
 

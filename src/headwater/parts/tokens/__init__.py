@@ -7,16 +7,25 @@ encoder feeds it plain values: pixels as decoded, cells as written.
 
 from headwater.parts.tokens.base import Normalise, Tokenizer, coordinates, inside, pick, put, take
 from headwater.parts.tokens.grid import GridTokenizer, GridTokenizerConfig
+from headwater.parts.tokens.points import PointsTokenizer, PointsTokenizerConfig
 from headwater.parts.tokens.spectrogram import SpectrogramTokenizer, SpectrogramTokenizerConfig
 from headwater.parts.tokens.table import TableTokenizer, TableTokenizerConfig
 from headwater.parts.tokens.text import TextTokenizer, TextTokenizerConfig
 
-TokenizerConfig = GridTokenizerConfig | SpectrogramTokenizerConfig | TableTokenizerConfig | TextTokenizerConfig
+TokenizerConfig = (
+    GridTokenizerConfig
+    | PointsTokenizerConfig
+    | SpectrogramTokenizerConfig
+    | TableTokenizerConfig
+    | TextTokenizerConfig
+)
 
 __all__ = [
     "GridTokenizer",
     "GridTokenizerConfig",
     "Normalise",
+    "PointsTokenizer",
+    "PointsTokenizerConfig",
     "SpectrogramTokenizer",
     "SpectrogramTokenizerConfig",
     "TableTokenizer",

@@ -1,6 +1,7 @@
 """What every tokenizer offers, normalisation, and the moving of token sets."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -37,10 +38,16 @@ class Normalise(nn.Module):
 
 
 class Tokenizer(nn.Module, ABC):
-    """`patch_dim` values stand behind each token; `rank` is the number of axes of the grid."""
+    """`patch_dim` values stand behind each token, and it stands at a place with `rank` coordinates.
+
+    alike       the values of a patch are of one kind, so that its own mean and deviation mean something
+    own_places  tokens stand elsewhere in every sample (points); on a grid they stand alike in all
+    """
 
     rank: int
     patch_dim: int
+    alike: ClassVar[bool] = True
+    own_places: ClassVar[bool] = False
 
     @abstractmethod
     def grid(self, x: Input) -> tuple[int, ...]:
@@ -53,6 +60,18 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b ..."]:
         """The inverse of `patches`: values as they were before normalisation."""
+
+    def places(self, x: Input) -> Float[Tensor, "#b n r"]:
+        """Where each token stands; one row for all samples where they stand alike."""
+        device = (x if isinstance(x, Tensor) else x.values).device
+        return coordinates(self.grid(x), device)[None]
+
+    def distance(
+        self, guess: Float[Tensor, "b k p"], target: Float[Tensor, "b k p"], power: int = 2
+    ) -> Float[Tensor, "b k"]:
+        """How wrong a reconstruction is, per token: the mean of |error| to this power over its values."""
+        error = (guess - target).abs()
+        return (error.square() if power == 2 else error).mean(-1)
 
     @abstractmethod
     def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:

@@ -23,6 +23,8 @@ class TableTokenizerConfig:
 
 
 class TableTokenizer(Tokenizer):
+    alike = False  # columns have units of their own
+
     def __init__(self, config: TableTokenizerConfig, dim: int) -> None:
         super().__init__()
         self.config, self.patch_dim, self.rank = config, 1, 1

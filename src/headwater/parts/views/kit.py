@@ -7,6 +7,7 @@ from headwater.parts.views.block import BoxCrop, EveryFrame
 from headwater.parts.views.colour import Blur, Colour, Grey
 from headwater.parts.views.compose import Chain, View
 from headwater.parts.views.image import Affine, Crop, Resize
+from headwater.parts.views.points import Move, Part
 from headwater.parts.views.recipes import dino_views, grey_view, simclr_view
 from headwater.parts.views.series import Corrupt, Jitter, Scale, Shift, Warp
 from headwater.parts.views.text import Excerpt
@@ -97,6 +98,17 @@ def table() -> ViewKit:
 def text() -> ViewKit:
     strong = Excerpt((0.5, 1.0), drop=0.1)
     return ViewKit(weak=Excerpt((0.9, 1.0)), strong=strong, large=strong, small=Excerpt((0.2, 0.5), drop=0.1))
+
+
+def points() -> ViewKit:
+    """Clouds: turned, scaled, noisy, and a part of them."""
+    turned = Move("any", (0.8, 1.25), (0.9, 1.1), 0.01)
+    return ViewKit(
+        weak=Move("z", (0.9, 1.1)),
+        strong=Chain(Part((0.6, 1.0)), turned),
+        large=Chain(Part((0.7, 1.0)), turned),
+        small=Chain(Part((0.4, 0.7)), turned),
+    )
 
 
 def audio() -> ViewKit:
