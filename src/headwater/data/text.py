@@ -9,7 +9,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -121,6 +121,7 @@ def trained(texts: Iterator[str], vocabulary: int) -> Encoding:
     return Encoding(made.to_str())
 
 
+@runtime_checkable
 class Words(Protocol):
     """Strings by number."""
 

@@ -7,8 +7,10 @@ from typing import Any
 from headwater.core.errors import RequestError, spelled, unknown
 from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
 from headwater.parts.encoders import TokenEncoderConfig
+from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.modalities import MODALITIES
 from headwater.parts.tokens import (
+    GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
     SpectrogramTokenizerConfig,
@@ -17,7 +19,7 @@ from headwater.parts.tokens import (
 )
 from headwater.parts.transformer import TransformerConfig
 
-EncoderConfig = TokenEncoderConfig | ResNetConfig | ConvNeXtConfig
+EncoderConfig = TokenEncoderConfig | ResNetConfig | ConvNeXtConfig | GraphNetConfig
 
 KINDS: dict[str, type[Any]] = {
     kind.__name__.removesuffix("Config"): kind
@@ -26,6 +28,8 @@ KINDS: dict[str, type[Any]] = {
         ResNetConfig,
         ConvNeXtConfig,
         TransformerConfig,
+        GraphNetConfig,
+        GraphTokenizerConfig,
         GridTokenizerConfig,
         PointsTokenizerConfig,
         SpectrogramTokenizerConfig,
@@ -57,10 +61,12 @@ CONVNEXT = {
     "convnext-small": ((96, 192, 384, 768), (3, 3, 27, 3), 4),
     "convnext-base": ((128, 256, 512, 1024), (3, 3, 27, 3), 4),
 }
+# width, depth
+GRAPHNET = {"gin-micro": (96, 4), "gin-nano": (192, 5), "gat-micro": (96, 3), "gat-nano": (192, 4)}
 
 
 def names() -> list[str]:
-    return [*VIT, *RESNET, *CONVNEXT]
+    return [*VIT, *RESNET, *CONVNEXT, *GRAPHNET]
 
 
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
@@ -74,6 +80,15 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16."
         )
+    if (kind in GRAPHNET) != (modality == "graph") and kind in names() and not (kind in VIT and modality == "graph"):
+        raise RequestError(
+            f"Encoder {name!r} does not read {known.plural}; for graphs there are {', '.join(GRAPHNET)}."
+        )
+    if kind in GRAPHNET:
+        dim, depth = GRAPHNET[kind]
+        nodes = known.tokenizer(facts, 0)
+        assert isinstance(nodes, GraphTokenizerConfig)
+        return GraphNetConfig(tokenizer=nodes, dim=dim, depth=depth, kind="gin" if kind.startswith("gin") else "gat")
     if kind in VIT:
         dim, depth, heads = VIT[kind]
         trunk = TransformerConfig(dim=dim, depth=depth, heads=heads)

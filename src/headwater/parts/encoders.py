@@ -1,5 +1,6 @@
 """Tokenizer + positions + transformer = an encoder of any modality that has a tokenizer."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,7 @@ from headwater.core.errors import RequestError
 from headwater.core.types import Features, Input, Tokens
 from headwater.core.verbs import Encoder, only
 from headwater.parts.positions import LearnedPositions, sincos
-from headwater.parts.tokens import TextTokenizer, TokenizerConfig, pick
+from headwater.parts.tokens import TextTokenizer, Tokenizer, TokenizerConfig, pick
 from headwater.parts.transformer import Tap, TransformerConfig
 
 
@@ -43,7 +44,22 @@ class TokenEncoderConfig:
         return TokenEncoder(self)
 
 
-class TokenEncoder(Encoder):
+class TokenwiseEncoder(Encoder):
+    """An encoder made of tokens: it can leave some out, and hide some."""
+
+    tokenizer: Tokenizer
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Input,
+        keep: Int[Tensor, "b k"] | None = None,
+        hidden: Bool[Tensor, "b n"] | None = None,
+        stand_in: Float[Tensor, " d"] | None = None,
+    ) -> Features: ...
+
+
+class TokenEncoder(TokenwiseEncoder):
     def __init__(self, config: TokenEncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -125,10 +141,10 @@ def mean_of(x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"] | None) -> Flo
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def only_tokens(encoders: Mapping[str, Encoder], who: str) -> TokenEncoder:
+def only_tokens(encoders: Mapping[str, Encoder], who: str) -> TokenwiseEncoder:
     """The one encoder of a method that hides tokens or aims at single ones. Raises RequestError for any other kind."""
     encoder = only(encoders, who)
-    if not isinstance(encoder, TokenEncoder):
+    if not isinstance(encoder, TokenwiseEncoder):
         raise RequestError(
             f"{who} hides tokens and needs an encoder made of them, such as --encoder vit-tiny; "
             f"got a {type(encoder).__name__}, which sees every position."

@@ -10,6 +10,7 @@ from typing import Any
 
 from headwater.core.errors import unknown
 from headwater.parts.tokens import (
+    GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
     SpectrogramTokenizerConfig,
@@ -139,6 +140,13 @@ MODALITIES: Mapping[str, Modality] = {
         dense=lambda f: "resnet-nano",
     ),
     "points": Modality(plural="clouds", rank=None, tokenizer=_points, kit=lambda f: kit.points()),
+    "graph": Modality(
+        plural="graphs",
+        rank=None,
+        tokenizer=lambda f, patch: GraphTokenizerConfig(channels=f["channels"]),
+        kit=lambda f: kit.graph(),
+        tokens=lambda f: "gin-micro",
+    ),
     "audio": Modality(plural="sounds", rank=None, tokenizer=_audio, kit=lambda f: kit.audio()),
 }
 

@@ -4,7 +4,7 @@ the files. Item i is drawn from a generator seeded by (set, i), so it never depe
 
 from collections.abc import Callable, Mapping
 
-from headwater.data.generated import clips, clouds, scenes, sounds, texts, volumes, waves
+from headwater.data.generated import clips, clouds, motifs, scenes, sounds, texts, volumes, waves
 from headwater.data.source import Source
 
 SETS: Mapping[str, Callable[[str], Source]] = {
@@ -12,6 +12,7 @@ SETS: Mapping[str, Callable[[str], Source]] = {
     **waves.SETS,
     **clips.SETS,
     **clouds.SETS,
+    **motifs.SETS,
     **volumes.SETS,
     **sounds.SETS,
     **texts.SETS,
@@ -27,4 +28,5 @@ TWINS: Mapping[str, str] = {
     "text": "sentences",
     "table": "wine",
     "points": "surfaces",
+    "graph": "motifs",
 }

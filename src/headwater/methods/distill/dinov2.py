@@ -17,7 +17,7 @@ from headwater.core.types import Batch, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper
 from headwater.parts.distilling import across_views, by_size
 from headwater.parts.ema import Ema
-from headwater.parts.encoders import TokenEncoder, only_tokens
+from headwater.parts.encoders import TokenwiseEncoder, only_tokens
 from headwater.parts.heads import DINOHeads
 from headwater.parts.losses import entropy, koleo, masked_mean, sinkhorn, soft_cross_entropy
 from headwater.parts.masks import BlockMask, MaskSampler, VaryingRatio, where_hidden
@@ -76,7 +76,7 @@ TINY = Config(views=dino_views(16, 8, n_small=2), hidden=16, bottleneck=8, proto
 class DINOv2(Method):
     tokens = True
 
-    def __init__(self, config: Config, encoder: TokenEncoder) -> None:
+    def __init__(self, config: Config, encoder: TokenwiseEncoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
         c = config

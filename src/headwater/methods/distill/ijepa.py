@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from headwater.core.types import Batch, Input, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper
 from headwater.parts.ema import Ema
-from headwater.parts.encoders import TokenEncoder, only_tokens
+from headwater.parts.encoders import TokenwiseEncoder, only_tokens
 from headwater.parts.losses import masked_mean, standardise_tokens
 from headwater.parts.masks import MultiBlock
 from headwater.parts.positions import sincos
@@ -62,7 +62,7 @@ TINY = Config(view=Crop(16), mask=MultiBlock(min_context=0.25), predictor=Transf
 class IJEPA(Method):
     tokens = True
 
-    def __init__(self, config: Config, encoder: TokenEncoder) -> None:
+    def __init__(self, config: Config, encoder: TokenwiseEncoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
         self.teacher = Ema(encoder)

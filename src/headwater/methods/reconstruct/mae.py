@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from headwater.core.types import Batch, Features, Input, Loss, Mask, Step
 from headwater.core.verbs import Encoder, Method, Paper
-from headwater.parts.encoders import TokenEncoder, only_tokens
+from headwater.parts.encoders import TokenwiseEncoder, only_tokens
 from headwater.parts.losses import masked_mean, standardise_patches
 from headwater.parts.masks import MaskSampler, RandomMask
 from headwater.parts.positions import sincos
@@ -55,7 +55,7 @@ class MAE(Method):
     tokens = True
     restores = True
 
-    def __init__(self, config: Config, encoder: TokenEncoder) -> None:
+    def __init__(self, config: Config, encoder: TokenwiseEncoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
         dim = config.decoder.dim

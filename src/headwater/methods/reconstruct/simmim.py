@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from headwater.core.types import Batch, Input, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper
-from headwater.parts.encoders import TokenEncoder, only_tokens
+from headwater.parts.encoders import TokenwiseEncoder, only_tokens
 from headwater.parts.losses import masked_mean
 from headwater.parts.masks import MaskSampler, RandomMask, where_hidden
 from headwater.parts.tokens import take
@@ -50,7 +50,7 @@ class SimMIM(Method):
     tokens = True
     restores = True
 
-    def __init__(self, config: Config, encoder: TokenEncoder) -> None:
+    def __init__(self, config: Config, encoder: TokenwiseEncoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))

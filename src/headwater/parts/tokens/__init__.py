@@ -6,6 +6,7 @@ encoder feeds it plain values: pixels as decoded, cells as written.
 """
 
 from headwater.parts.tokens.base import Normalise, Tokenizer, coordinates, inside, pick, put, take
+from headwater.parts.tokens.graph import GraphTokenizer, GraphTokenizerConfig
 from headwater.parts.tokens.grid import GridTokenizer, GridTokenizerConfig
 from headwater.parts.tokens.points import PointsTokenizer, PointsTokenizerConfig
 from headwater.parts.tokens.spectrogram import SpectrogramTokenizer, SpectrogramTokenizerConfig
@@ -13,7 +14,8 @@ from headwater.parts.tokens.table import TableTokenizer, TableTokenizerConfig
 from headwater.parts.tokens.text import TextTokenizer, TextTokenizerConfig
 
 TokenizerConfig = (
-    GridTokenizerConfig
+    GraphTokenizerConfig
+    | GridTokenizerConfig
     | PointsTokenizerConfig
     | SpectrogramTokenizerConfig
     | TableTokenizerConfig
@@ -21,6 +23,8 @@ TokenizerConfig = (
 )
 
 __all__ = [
+    "GraphTokenizer",
+    "GraphTokenizerConfig",
     "GridTokenizer",
     "GridTokenizerConfig",
     "Normalise",

@@ -6,6 +6,7 @@ from headwater.parts.views.audio import Loudness, Playback
 from headwater.parts.views.block import BoxCrop, EveryFrame
 from headwater.parts.views.colour import Blur, Colour, Grey
 from headwater.parts.views.compose import Chain, View
+from headwater.parts.views.graph import Thin
 from headwater.parts.views.image import Affine, Crop, Resize
 from headwater.parts.views.points import Move, Part
 from headwater.parts.views.recipes import dino_views, grey_view, simclr_view
@@ -109,6 +110,11 @@ def points() -> ViewKit:
         large=Chain(Part((0.7, 1.0)), turned),
         small=Chain(Part((0.4, 0.7)), turned),
     )
+
+
+def graph() -> ViewKit:
+    strong = Thin(0.15, 0.1, 0.1)
+    return ViewKit(weak=Thin(0.0, 0.02, 0.0), strong=strong, large=strong, small=Thin(0.4, 0.1, 0.1))
 
 
 def audio() -> ViewKit:
