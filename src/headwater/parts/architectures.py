@@ -80,11 +80,9 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16."
         )
-    if (kind in GRAPHNET) != (modality == "graph") and kind in names() and not (kind in VIT and modality == "graph"):
-        raise RequestError(
-            f"Encoder {name!r} does not read {known.plural}; for graphs there are {', '.join(GRAPHNET)}."
-        )
     if kind in GRAPHNET:
+        if modality != "graph":
+            raise RequestError(f"Encoder {name!r} reads graphs; {known.plural} need one such as vit-micro.")
         dim, depth = GRAPHNET[kind]
         nodes = known.tokenizer(facts, 0)
         assert isinstance(nodes, GraphTokenizerConfig)
