@@ -53,7 +53,7 @@ def test_folders_with_nothing_to_read(tmp_path):
     put(tmp_path / "a.docx", b"x")
     put(tmp_path / "b.docx", b"x")
     put(tmp_path / "deep/README", b"x")
-    refused(r"2 \.docx, 1 without ending; expected \.bmp", tmp_path)
+    refused(r"2 \.docx, 1 without ending; expected images \(\.bmp", tmp_path)
     refused(r"2 \.docx", f"{tmp_path}/*.docx")
     put(tmp_path / "c.png", b"not an image at all")
     refused("None of the 1 image files tried .* c.png: the content is no image", tmp_path)

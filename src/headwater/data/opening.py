@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.data import archive, array, builtin, dataset, index, labels, table, text
+from headwater.data import archive, array, builtin, dataset, graph, index, labels, series, table, text
 from headwater.data.files import FileSource
 from headwater.data.labels import Labels
 from headwater.data.reader import Reader
-from headwater.data.readers import ENDINGS, READERS, reader_for
+from headwater.data.readers import ENDINGS, OWN, READERS, reader_for
 from headwater.data.source import Source
-from headwater.data.stores import Disk, Files, Members, Remote, Store
+from headwater.data.stores import Disk, Files, Folders, Members, Remote, Stems, Store
 from headwater.parts.modalities import MODALITIES
 
 ACCEPTED = (
@@ -36,6 +36,19 @@ Opener = Callable[[Disk | Remote, str, str | None, str], Source]
 AS: Mapping[tuple[str, str], Opener] = {
     **{("text", end): text.open_lines for end in ("txt", "md", "jsonl", "ndjson")},
     **{("text", end): text.open_column for end in table.ENDINGS},
+    **{("series", end): series.open_table for end in table.ENDINGS},
+    **{("graph", end): graph.open_edges for end in table.ENDINGS},
+    ("graph", "json"): graph.open_graph,
+}
+
+# what opens a single file with an ending that is nothing else
+ALONE: Mapping[str, Opener] = {
+    "ts": series.open_ts,
+    "graphml": graph.open_graph,
+    "gml": graph.open_graph,
+    "gexf": graph.open_graph,
+    "jsonl": text.open_lines,
+    "ndjson": text.open_lines,
 }
 
 
@@ -68,6 +81,8 @@ def open(what: Any, *, labels: str | None = None, name: str | None = None, modal
     if isinstance(what, tuple) and len(what) == 2:
         _no_labels(labels, name or "arrays")
         return array.from_arrays(what[0], what[1], name or "arrays", modality=modality)
+    if graph.is_graph(what) or (isinstance(what, list) and what and all(map(graph.is_graph, what))):
+        return graph.from_objects(what if isinstance(what, list) else [what], labels, name or "graphs")
     if hasattr(what, "__len__") and hasattr(what, "__getitem__") and not isinstance(what, list | dict | tuple):
         _no_labels(labels, name or type(what).__name__)
         return dataset.Items(what, name or type(what).__name__)
@@ -164,25 +179,35 @@ def _files(
     if reader is None:
         seen = Counter(counts | dict(others)).most_common(8)
         told = ", ".join(f"{n} .{e}" if e else f"{n} without ending" for e, n in seen)
-        wanted = (
-            ENDINGS if modality is None else frozenset().union(*(r.endings for r in READERS if r.modality == modality))
+        wanted = [r for r in READERS if modality in (None, r.modality) and (r.endings or modality)]
+        listed = "; ".join(
+            f"{MODALITIES[r.modality].plural} {_few(r.endings | (r.named if modality else set()))}" for r in wanted
         )
-        known = " ".join(f".{e}" for e in sorted(wanted))
-        raise RequestError(
-            f"No file in {shown} can be read{_as(modality)}: there are {told}; expected {known or 'none'}."
-        )
-    mine = pc.is_in(ends, value_set=pa.array(sorted(reader.endings), pa.large_string()))
-    left = Counter({e: n for e, n in counts.items() if e not in reader.endings})
+        raise RequestError(f"No file in {shown} can be read{_as(modality)}: there are {told}; expected {listed}.")
+    sliced = sum(counts.get(e, 0) for e in reader.slices) > sum(counts.get(e, 0) for e in reader.endings)
+    known = reader.slices if sliced else reader.endings | (reader.named if modality else frozenset())
+    mine = pc.is_in(ends, value_set=pa.array(sorted(known), pa.large_string()))
+    left = Counter({e: n for e, n in counts.items() if e in OWN - known})
     notes: tuple[str, ...] = ()
     if left:
         told = ", ".join(f"{n:,} .{e}" for e, n in left.most_common(8))
         notes = (f"Read as {MODALITIES[reader.modality].plural}; other files are left out: {told}.",)
-    return _read(Files(place, root, names.filter(mine)), reader, asked, name, root, notes=notes)
+    files: Store = Files(place, root, names.filter(mine))
+    if sliced:
+        files = Folders(Files(place, root, names.filter(mine)))
+    elif reader.beside:
+        files = Stems(Files(place, root, names), reader.endings, reader.beside)
+    return _read(files, reader, asked, name, root, notes=notes)
 
 
 def endings(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """What follows the last dot of each name, in small letters."""
     return pc.utf8_lower(pc.replace_substring_regex(names, r"^.*?\.([^./]*)$|^.*$", r"\1"))
+
+
+def _few(known: frozenset[str]) -> str:
+    some = " ".join(f".{e}" for e in sorted(known)[:12])
+    return f"({some}{' ...' if len(known) > 12 else ''})"
 
 
 def _as(modality: str | None) -> str:
@@ -209,6 +234,12 @@ def _file(place: Disk | Remote, at: str, asked: str | None, name: str, modality:
     end = index.ending(at)
     if modality is not None and (modality, end) in AS:
         return AS[modality, end](place, at, asked, name)
+    if end in archive.PACKED and not at.lower().endswith(".nii.gz"):
+        raise RequestError(
+            f"{at} is packed as a whole and cannot be read at random; unpack it to a .tar, .zip or folder first."
+        )
+    if end in ALONE:
+        return ALONE[end](place, at, asked, name)
     if end in archive.ENDINGS:
         return _archive(place, at, asked, name, modality)
     if end in table.ENDINGS and modality in (None, "table", "image"):
@@ -224,10 +255,6 @@ def _file(place: Disk | Remote, at: str, asked: str | None, name: str, modality:
     if reader_for({end: 1}, modality) is not None:
         names = pa.array([os.path.basename(at)], pa.large_string())
         return _files(place, root, names, {}, asked, name, at, modality)
-    if end in archive.PACKED:
-        raise RequestError(
-            f"{at} is packed as a whole and cannot be read at random; unpack it to a .tar, .zip or folder first."
-        )
     raise RequestError(
         f"The file {at} ends in .{end}{' and cannot be read as ' + modality if modality else ''}; expected {ACCEPTED}."
     )

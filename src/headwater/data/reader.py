@@ -17,6 +17,9 @@ class Reader(ABC):
 
     modality: ClassVar[str]
     endings: ClassVar[frozenset[str]]
+    named: ClassVar[frozenset[str]] = frozenset()  # endings that it reads too where the user names its modality
+    slices: ClassVar[frozenset[str]] = frozenset()  # files of which a whole folder is one item, packed together
+    beside: ClassVar[frozenset[str]] = frozenset()  # files that belong to one of `endings` with the same stem
 
     @abstractmethod
     def decode(self, data: bytes, item: str) -> Sample:

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headwater.core.errors import Unreadable
 from headwater.data.source import digest
@@ -196,3 +197,73 @@ class Column(Store):
 
     def fingerprint(self) -> str:
         return digest(self.at, self.stamp)
+
+
+class Folders(Store):
+    """Each folder that holds files directly is one item: the slices of a volume, the frames of a clip."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        parents = pc.replace_substring_regex(files.names, r"/?[^/]*$", "").cast(pa.large_string())
+        self._members: dict[str, list[int]] = {}
+        for i, parent in enumerate(parents.to_pylist()):
+            self._members.setdefault(parent, []).append(i)
+        self.names = pa.array(sorted(self._members), pa.large_string())
+
+    def path(self, i: int) -> str:
+        return self.files.path(self._members[self.name(i)][0]).rpartition("/")[0]
+
+    def load(self, i: int) -> bytes:
+        return pack([(self.files.name(j).rpartition("/")[2], self.files.load(j)) for j in self._members[self.name(i)]])
+
+    def fingerprint(self) -> str:
+        return digest("folders", self.files.fingerprint())
+
+
+class Stems(Store):
+    """Each file with one of `endings`, together with the files beside it that share its stem."""
+
+    def __init__(self, files: Files, endings: frozenset[str], beside: frozenset[str]) -> None:
+        self.files = files
+        number = {name: i for i, name in enumerate(files.names.to_pylist())}
+        chosen = [name for name in number if name.rpartition(".")[2].lower() in endings]
+        self._members = []
+        for name in chosen:
+            others = (f"{name.rpartition('.')[0]}.{ending}" for ending in sorted(beside))
+            self._members.append([number[name], *(number[other] for other in others if other in number)])
+        self.names = pa.array(chosen, pa.large_string())
+
+    def path(self, i: int) -> str:
+        return self.files.path(self._members[i][0])
+
+    def load(self, i: int) -> bytes:
+        return pack([(self.files.name(j).rpartition("/")[2], self.files.load(j)) for j in self._members[i]])
+
+    def fingerprint(self) -> str:
+        return digest("stems", self.files.fingerprint())
+
+
+PACK = b"headwater pack\0"
+
+
+def pack(files: list[tuple[str, bytes]]) -> bytes:
+    """Several small files as one piece of bytes."""
+    out = [PACK, struct.pack("<Q", len(files))]
+    for name, data in files:
+        known = name.encode()
+        out += [struct.pack("<QQ", len(known), len(data)), known, data]
+    return b"".join(out)
+
+
+def unpack(data: bytes) -> list[tuple[str, bytes]] | None:
+    """The inverse of `pack`; None for bytes that are no such piece."""
+    if not data.startswith(PACK):
+        return None
+    at = len(PACK) + 8
+    out = []
+    for _ in range(struct.unpack_from("<Q", data, len(PACK))[0]):
+        name, size = struct.unpack_from("<QQ", data, at)
+        at += 16
+        out.append((data[at : at + name].decode(), data[at + name : at + name + size]))
+        at += name + size
+    return out

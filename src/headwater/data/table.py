@@ -48,6 +48,14 @@ def arrow_table(at: str, place: Disk | Remote, words: bool = False) -> pa.Table:
         raise RequestError(f"The table {at} cannot be read ({error}).") from error
 
 
+def parsed(data: bytes) -> pa.Table:
+    """A small table from its bytes. Raises RequestError for what is none."""
+    try:
+        return pq.read_table(pa.BufferReader(data)) if data[:4] == b"PAR1" else _csv(data, False)
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"the table cannot be read ({error})") from error
+
+
 def _csv(data: bytes, words: bool) -> pa.Table:
     header = data.split(b"\n", 1)[0]
     delimiter = max(",;\t", key=lambda c: header.count(c.encode()))
