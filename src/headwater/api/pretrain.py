@@ -25,6 +25,7 @@ from headwater.data.doctor import examine
 from headwater.data.loader import Loader
 from headwater.data.source import Source, split, spread
 from headwater.data.statistics import statistics
+from headwater.data.text import Texts
 from headwater.engine.artefact import Card, save_encoder, versions
 from headwater.engine.distributed import World, join
 from headwater.engine.fit import FitConfig, Outcome, fit
@@ -57,6 +58,7 @@ def pretrain(
     encoder: str = "",
     labels: str | None = None,
     holdout: float = 0.0,
+    vocabulary: int = 0,
     device: str = "auto",
     precision: str = "auto",
     workers: int = 2,
@@ -69,6 +71,7 @@ def pretrain(
     data      a path, URL, built-in name, arrays or a Source (see `hw.open`)
     holdout   the share of the data that pre-training never sees, split as `evaluate` will split it
     encoder   an architecture by name, such as vit-small/8; the default suits the data
+    vocabulary  for texts: learn so many pieces of words from them first; 0 reads bytes
     set       changes to the recipe, each `path.to.field=value`
 
     Raises RequestError for a request that cannot be met and WorkError when the work fails. A run that is killed is
@@ -76,6 +79,8 @@ def pretrain(
     """
     module = learned(method)
     source = open_data(data, labels=labels)
+    if vocabulary:
+        source = _with_vocabulary(source, vocabulary)
     seen = split(source, holdout, seed)[0] if holdout else source
     recipe = recipe_for(module, source.spec, len(seen), len(source.classes), encoder)
     recipe = _with(recipe, seed=seed, steps=steps, batch_size=batch_size, precision=precision)
@@ -117,6 +122,12 @@ def pretrain(
     if world.main:
         _finish(folder, model, recipe, seen, identity, outcome, loader, time.monotonic() - started)
     return Run(folder, outcome)
+
+
+def _with_vocabulary(source: Source, vocabulary: int) -> Source:
+    if not isinstance(source, Texts):
+        raise RequestError(f"vocabulary={vocabulary} is for texts; {source.name} holds {', '.join(source.modalities)}.")
+    return source.with_vocabulary(vocabulary)
 
 
 def learned(method: str) -> ModuleType:

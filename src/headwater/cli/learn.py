@@ -52,6 +52,9 @@ def pretrain(
     holdout: Annotated[
         float, typer.Option(help="Share of the data never seen; `evaluate` tests on just that.", min=0.0, max=0.9)
     ] = 0.0,
+    vocabulary: Annotated[
+        int, typer.Option(help="For texts: learn so many pieces of words from them first; 0 reads bytes.")
+    ] = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     workers: Workers = 2,
@@ -79,6 +82,7 @@ def pretrain(
         encoder=encoder,
         labels=labels,
         holdout=holdout,
+        vocabulary=vocabulary,
         device=device,
         precision=precision,
         workers=workers,

@@ -27,6 +27,7 @@ def series(samples: Sequence[Any]) -> dict[str, Any]:
         "channels": same([x.shape[0] for x in samples]),
         "length": same([x.shape[1] for x in samples]),
         "dtype": dtypes(samples),
+        "gaps": any(bool(x.isnan().any()) for x in samples),
     }
 
 

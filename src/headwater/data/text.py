@@ -237,7 +237,8 @@ class TextReader(Reader):
 
     encoding: Encoding = BYTES
     modality = "text"
-    endings = frozenset({"txt", "md", "rst"})
+    endings = frozenset({"txt"})
+    named = frozenset({"md", "rst"})
 
     def decode(self, data: bytes, item: str) -> Int64[Tensor, " n"]:
         words = data.decode(errors="replace")

@@ -86,7 +86,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         dim, depth = GRAPHNET[kind]
         nodes = known.tokenizer(facts, 0)
         assert isinstance(nodes, GraphTokenizerConfig)
-        return GraphNetConfig(tokenizer=nodes, dim=dim, depth=depth, kind="gin" if kind.startswith("gin") else "gat")
+        return GraphNetConfig(tokenizer=nodes, dim=dim, depth=depth, layer="gin" if kind.startswith("gin") else "gat")
     if kind in VIT:
         dim, depth, heads = VIT[kind]
         trunk = TransformerConfig(dim=dim, depth=depth, heads=heads)

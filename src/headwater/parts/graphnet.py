@@ -18,7 +18,7 @@ from headwater.parts.tokens.graph import GraphTokenizer, GraphTokenizerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class GraphNetConfig:
-    """`kind`: GIN sums what neighbours say (Xu et al., 2018); GAT weighs it by attention (Velickovic et al., 2017).
+    """`layer`: GIN sums what neighbours say (Xu et al., 2018); GAT weighs it by attention (Velickovic et al., 2017).
 
     Layer norm in place of GIN's batch norm, so that an embedding does not depend on the batch. `pool`: the mean of the
     nodes, or the first node, which in the surroundings of a node is the node itself.
@@ -28,7 +28,7 @@ class GraphNetConfig:
     dim: int = 96
     depth: int = 4
     heads: int = 4
-    kind: Literal["gin", "gat"] = "gin"
+    layer: Literal["gin", "gat"] = "gin"
     pool: Literal["mean", "first"] = "mean"
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class GraphNet(TokenwiseEncoder):
         super().__init__()
         self.config, self.modality, self.dim = config, config.tokenizer.modality, config.dim
         self.tokenizer = config.tokenizer.build(config.dim)
-        make = {"gin": lambda: GIN(config.dim), "gat": lambda: GAT(config.dim, config.heads)}[config.kind]
+        make = {"gin": lambda: GIN(config.dim), "gat": lambda: GAT(config.dim, config.heads)}[config.layer]
         self.norms = nn.ModuleList(nn.LayerNorm(config.dim) for _ in range(config.depth))
         self.layers = nn.ModuleList(make() for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim)

@@ -62,7 +62,8 @@ def _image(facts: Facts, patch: int) -> GridTokenizerConfig:
 def _series(facts: Facts, patch: int) -> GridTokenizerConfig:
     length = facts["length"]
     patch = patch or (16 if length is None else patch_for(length, 16))
-    return GridTokenizerConfig(modality="series", channels=facts["channels"], patch=(patch,))
+    gaps = facts.get("gaps", False)
+    return GridTokenizerConfig(modality="series", channels=facts["channels"], patch=(patch,), gaps=gaps, fill=True)
 
 
 def _video(facts: Facts, patch: int) -> GridTokenizerConfig:
@@ -73,6 +74,8 @@ def _video(facts: Facts, patch: int) -> GridTokenizerConfig:
 
 
 def _volume(facts: Facts, patch: int) -> GridTokenizerConfig:
+    if facts["size"] is None:
+        return GridTokenizerConfig(modality="volume", channels=facts["channels"], patch=(patch or 16,) * 3, fill=True)
     patches = tuple(patch or patch_for(s, 16 if s >= 96 else 4) for s in facts["size"])
     return GridTokenizerConfig(modality="volume", channels=facts["channels"], patch=patches)
 
@@ -116,7 +119,7 @@ MODALITIES: Mapping[str, Modality] = {
         rank=1,
         tokenizer=_series,
         kit=lambda f: kit.series(f["length"] or 0),
-        dense=lambda f: "resnet-nano" if f["length"] is not None else "",
+        dense=lambda f: "resnet-nano" if f["length"] is not None and not f.get("gaps") else "",
     ),
     "table": Modality(
         plural="table rows",
@@ -136,8 +139,8 @@ MODALITIES: Mapping[str, Modality] = {
         plural="volumes",
         rank=3,
         tokenizer=_volume,
-        kit=lambda f: kit.volume(f["size"]),
-        dense=lambda f: "resnet-nano",
+        kit=lambda f: kit.volume(f["size"] or (64, 64, 64)),
+        dense=lambda f: "resnet-nano" if f["size"] else "",
     ),
     "points": Modality(plural="clouds", rank=None, tokenizer=_points, kit=lambda f: kit.points()),
     "graph": Modality(

@@ -9,17 +9,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from headwater.core.errors import RequestError
-from headwater.core.types import Input, Ragged, Tokens
+from headwater.core.types import Graph, Input, Ragged, Tokens
 from headwater.parts.tokens.base import Normalise, Tokenizer, coordinates, inside
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridTokenizerConfig:
-    """Regular grids of any rank: series (t), spectrograms and images (h w), video and volumes (t h w)."""
+    """Regular grids of any rank: series (t), spectrograms and images (h w), video and volumes (t h w).
+
+    gaps   NaN is a missing value: it counts as the mean, and a patch of nothing else is not valid
+    fill   what does not divide into patches is filled up at the end; otherwise that is an error
+    """
 
     modality: str
     channels: int
     patch: tuple[int, ...]
+    gaps: bool = False
+    fill: bool = False
 
     def build(self, dim: int) -> Tokenizer:
         return GridTokenizer(self, dim)
@@ -38,13 +44,13 @@ class GridTokenizer(Tokenizer):
         nn.init.zeros_(self.embed.bias)
 
     def grid(self, x: Input) -> tuple[int, ...]:
-        """Patches along each axis. A plain tensor must divide; a ragged one is padded up to whole patches."""
+        """Patches along each axis. A plain tensor must divide, unless `fill`; a ragged one is filled up to whole patches."""
         size, patch = (x if isinstance(x, Tensor) else x.values).shape[2:], self.config.patch
         if len(size) != len(patch):
             raise RequestError(
                 f"{self.config.modality}: patches of {patch} need {len(patch)} axes, the input has {len(size)}."
             )
-        if isinstance(x, Tensor) and any(s % p for s, p in zip(size, patch, strict=True)):
+        if isinstance(x, Tensor) and not self.config.fill and any(s % p for s, p in zip(size, patch, strict=True)):
             fits = [d for d in range(1, min(size) + 1) if all(s % d == 0 for s in size)]
             near = min(fits, key=lambda d: abs(d - patch[0]))
             raise RequestError(
@@ -55,12 +61,20 @@ class GridTokenizer(Tokenizer):
 
     def patches(self, x: Input) -> Float[Tensor, "b n p"]:
         """The normalised values of each patch, pixel by pixel with the channels of a pixel side by side."""
-        grid, patch, r = self.grid(x), self.config.patch, self.rank
+        self.grid(x)  # which says so where patches do not fit
         dense = x if isinstance(x, Tensor) else x.values
-        short = [g * p - s for g, p, s in zip(grid, patch, dense.shape[2:], strict=True)]
         dense = self.normalise(dense)
+        if self.config.gaps:
+            dense = dense.nan_to_num(0.0)
         if isinstance(x, Ragged):
             dense = dense * inside(dense.shape[2:], x.extent)[:, None]  # padding is zero after normalisation too
+        return self._split(dense)
+
+    def _split(self, dense: Float[Tensor, "b c ..."]) -> Float[Tensor, "b n p"]:
+        """The values of each patch; what lacks of whole patches at the end is filled with zeros."""
+        patch, r = self.config.patch, self.rank
+        grid = tuple(-(-s // p) for s, p in zip(dense.shape[2:], patch, strict=True))
+        short = [g * p - s for g, p, s in zip(grid, patch, dense.shape[2:], strict=True)]
         if any(short):
             dense = F.pad(dense, [v for s in reversed(short) for v in (0, s)])
         b, c = dense.shape[:2]
@@ -78,9 +92,15 @@ class GridTokenizer(Tokenizer):
         return x * self.normalise.std.view(shape) + self.normalise.mean.view(shape)
 
     def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
-        """A patch is real when any of it lies within the sample's extent."""
-        if isinstance(x, Tensor):
-            return None
+        """A patch is real when any of it lies within the sample's extent and, with `gaps`, any of that is known."""
+        real = None if isinstance(x, Tensor) else self._within(x)
+        if not self.config.gaps:
+            return real
+        known = ~(x if isinstance(x, Tensor) else x.values).isnan()
+        known = self._split(known.to(torch.float32)).amax(-1) > 0
+        return known if real is None else known & real
+
+    def _within(self, x: Ragged | Graph) -> Bool[Tensor, "b n"]:
         patch = torch.tensor(self.config.patch, device=x.extent.device)
         return inside(self.grid(x), -(-x.extent // patch)).flatten(1)
 

@@ -42,7 +42,8 @@ class Playback:
         share = (place - low)[:, None]
         wide = (b, sound.values.shape[1], most)
         first, second = (sound.values.gather(2, i.clamp(max=t - 1)[:, None].expand(wide)) for i in (low, low + 1))
-        return Ragged(torch.lerp(first, second, share) * (at < extent)[:, None], extent)
+        made = torch.lerp(first, second, share)
+        return Ragged(torch.where((at < extent)[:, None], made, 0.0), extent)
 
 
 @dataclass(frozen=True)

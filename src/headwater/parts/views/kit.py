@@ -55,6 +55,11 @@ def small_pictures(size: int, channels: int) -> ViewKit:
 
 
 def series(length: int) -> ViewKit:
+    if not length:  # of unequal lengths: what comes out may differ in length too
+        parts = [
+            Chain(Playback(s, (0.8, 1.25)), Scale(0.3), Jitter(0.1, relative=True)) for s in ((0.6, 1.0), (0.3, 0.6))
+        ]
+        return ViewKit(weak=Jitter(0.02, relative=True), strong=parts[0], large=parts[0], small=parts[1])
     strong = Chain(Scale(0.3), Warp(0.2), Shift(0.2, relative=True), Jitter(0.1, relative=True))
     return ViewKit(weak=Jitter(0.02, relative=True), strong=strong, large=strong, small=strong)
 

@@ -1,5 +1,6 @@
 """Views of series `[b c t]` and of rows of a table `[b n]`, in whatever unit they have: nothing is clamped."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
 from headwater.core.types import Input, Ragged
 from headwater.core.verbs import values
+from headwater.parts.tokens.base import inside
 from headwater.parts.views.compose import check_range, check_within
 
 
@@ -24,9 +26,11 @@ class Jitter:
     std: float
     relative: bool = False
 
-    def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b ..."]:
-        x = values(x)
-        return x + self.std * (_deviation(x) if self.relative else 1.0) * rng.randn(*x.shape)
+    def __call__(self, x: Input, rng: Rng) -> Input:
+        def change(x: Tensor) -> Tensor:
+            return x + self.std * (_deviation(x) if self.relative else 1.0) * rng.randn(*x.shape)
+
+        return _each(x, change)
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,8 @@ class Scale:
 
     std: float
 
-    def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b ..."]:
-        x = values(x)
-        return x * (1 + self.std * rng.randn(*_per_channel(x)))
+    def __call__(self, x: Input, rng: Rng) -> Input:
+        return _each(x, lambda x: x * (1 + self.std * rng.randn(*_per_channel(x))))
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,11 @@ class Shift:
     std: float
     relative: bool = False
 
-    def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b ..."]:
-        x = values(x)
-        return x + self.std * (_deviation(x) if self.relative else 1.0) * rng.randn(*_per_channel(x))
+    def __call__(self, x: Input, rng: Rng) -> Input:
+        def change(x: Tensor) -> Tensor:
+            return x + self.std * (_deviation(x) if self.relative else 1.0) * rng.randn(*_per_channel(x))
+
+        return _each(x, change)
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,15 @@ class Corrupt:
         other = torch.arange(b, device=x.device)[:, None] + 1 + rng.randint(b - 1, b, n)
         donor = x.gather(0, other % b)
         return torch.where(hit & ~x.isnan() & ~donor.isnan(), donor, x)
+
+
+def _each(x: Input, change: Callable[[Tensor], Tensor]) -> Input:
+    """A change of values; what fills a ragged batch up counts as missing meanwhile, and stays zero."""
+    if not isinstance(x, Ragged):
+        return change(values(x))
+    within = inside(x.values.shape[2:], x.extent)[:, None]
+    made = change(torch.where(within, x.values, torch.nan))
+    return Ragged(torch.where(within, made, 0.0), x.extent)
 
 
 def _deviation(x: Tensor) -> Tensor:
