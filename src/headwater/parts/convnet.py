@@ -22,9 +22,11 @@ MAX_POOL: tuple[Any, ...] = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    """Basic residual blocks (He et al., 2015); every stage after the first halves each axis.
+    """Residual blocks (He et al., 2015), basic or bottleneck; every stage after the first halves each axis.
 
-    `stem_stride` 1 keeps small inputs whole (the CIFAR stem); 2 is the 7-wide stem with max pooling.
+    stem_stride  1 keeps small inputs whole (the CIFAR stem); 2 is the 7-wide stem with max pooling
+    stem         channels of the stem; 0 takes those of the first stage, or of its narrow inside if bottleneck
+    bottleneck   1-3-1 blocks with a narrow inside of a quarter, which strides in the 3 (ResNet-50, version 1.5)
     """
 
     modality: str = "image"
@@ -33,9 +35,13 @@ class ResNetConfig:
     widths: tuple[int, ...] = (64, 128, 256, 512)
     depths: tuple[int, ...] = (2, 2, 2, 2)
     stem_stride: int = 2
+    stem: int = 0
+    bottleneck: bool = False
 
     def __post_init__(self) -> None:
         _same_length(self)
+        if self.bottleneck and any(w % 4 for w in self.widths):
+            raise RequestError(f"ResNetConfig: bottleneck widths must divide by 4; got {self.widths}.")
 
     def build(self) -> "ConvNet":
         return ConvNet(self)
@@ -43,7 +49,10 @@ class ResNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNeXtConfig:
-    """ConvNeXt (Liu et al., 2022): patchify stem, depthwise 7-wide convolutions, layer norm, one GELU per block."""
+    """ConvNeXt (Liu et al., 2022): patchify stem, depthwise 7-wide convolutions, layer norm, one GELU per block.
+
+    The mean of the tokens is normalised, the tokens themselves are not, as in the paper; `eps` is of that last norm.
+    """
 
     modality: str = "image"
     channels: int = 3
@@ -52,6 +61,7 @@ class ConvNeXtConfig:
     depths: tuple[int, ...] = (3, 3, 9, 3)
     stem_stride: int = 4
     layer_scale: float = 1e-6
+    eps: float = 1e-6
 
     def __post_init__(self) -> None:
         _same_length(self)
@@ -69,6 +79,7 @@ class ConvNet(Encoder):
         if config.rank == 2:
             # a third faster on CPUs, and what GPUs want
             self.body = torch.nn.utils.convert_conv2d_weight_memory_format(self.body, torch.channels_last)
+        self.norm = nn.LayerNorm(self.dim, config.eps) if isinstance(config, ConvNeXtConfig) else nn.Identity()
 
     def forward(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> Features:
         if keep is not None:
@@ -80,20 +91,24 @@ class ConvNet(Encoder):
         if self.config.rank == 2:
             dense = dense.contiguous(memory_format=torch.channels_last)
         tokens = self.body(dense).flatten(2).transpose(1, 2)
-        return Features(tokens, tokens.mean(1))
+        return Features(tokens, self.norm(tokens.mean(1)))
 
 
 class Residual(nn.Module):
-    def __init__(self, rank: int, width_in: int, width: int, stride: int) -> None:
+    def __init__(self, rank: int, width_in: int, width: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
         conv, norm = CONV[rank - 1], BATCH_NORM[rank - 1]
-        self.body = nn.Sequential(
-            conv(width_in, width, 3, stride, 1, bias=False),
-            norm(width),
-            nn.ReLU(inplace=True),
-            conv(width, width, 3, 1, 1, bias=False),
-            norm(width),
+        narrow = width // 4
+        # (channels in, channels out, kernel, stride)
+        shapes = (
+            [(width_in, narrow, 1, 1), (narrow, narrow, 3, stride), (narrow, width, 1, 1)]
+            if bottleneck
+            else [(width_in, width, 3, stride), (width, width, 3, 1)]
         )
+        layers: list[nn.Module] = []
+        for inner, outer, kernel, step in shapes:
+            layers += [conv(inner, outer, kernel, step, kernel // 2, bias=False), norm(outer), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(*layers[:-1])
         self.skip = (
             nn.Identity()
             if stride == 1 and width_in == width
@@ -130,7 +145,7 @@ class ChannelNorm(nn.Module):
 
 def _resnet(config: ResNetConfig) -> nn.Sequential:
     conv, norm, r = CONV[config.rank - 1], BATCH_NORM[config.rank - 1], config.rank
-    width = config.widths[0]
+    width = config.stem or config.widths[0] // (4 if config.bottleneck else 1)
     kernel = 3 if config.stem_stride == 1 else 7
     layers: list[nn.Module] = [
         conv(config.channels, width, kernel, config.stem_stride, kernel // 2, bias=False),
@@ -141,7 +156,7 @@ def _resnet(config: ResNetConfig) -> nn.Sequential:
         layers.append(MAX_POOL[r - 1](3, 2, 1))
     for stage, (wide, deep) in enumerate(zip(config.widths, config.depths, strict=True)):
         for i in range(deep):
-            layers.append(Residual(r, width, wide, 2 if i == 0 and stage > 0 else 1))
+            layers.append(Residual(r, width, wide, 2 if i == 0 and stage > 0 else 1, config.bottleneck))
             width = wide
     return nn.Sequential(*layers)
 
@@ -153,7 +168,7 @@ def _convnext(config: ConvNeXtConfig) -> nn.Sequential:
         if stage:
             layers += [ChannelNorm(config.widths[stage - 1]), conv(config.widths[stage - 1], wide, 2, 2)]
         layers += [ConvNeXtBlock(config.rank, wide, config.layer_scale) for _ in range(deep)]
-    return nn.Sequential(*layers, ChannelNorm(config.widths[-1]))
+    return nn.Sequential(*layers)
 
 
 def _same_length(config: ResNetConfig | ConvNeXtConfig) -> None:

@@ -39,7 +39,18 @@ class Changed:
     to_theirs: Callable[[Tensor], Tensor]
 
 
-Rule = Same | Stacked | Changed
+@dataclass(frozen=True)
+class Parted:
+    """Several of theirs together are several of ours, divided otherwise: a table of positions that begins with those of
+    the class token. The two functions are each other's inverse."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    to_ours: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+    to_theirs: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+
+
+Rule = Same | Stacked | Changed | Parted
 
 
 class Family(ABC):
@@ -49,6 +60,11 @@ class Family(ABC):
     """
 
     kinds: ClassVar[tuple[str, ...]]
+    left: ClassVar[
+        tuple[str, ...]
+    ] = ()  # beginnings of weights of theirs that are no part of the encoder, such as a pooler
+    # beginnings of names, within the bare model, of weights that our encoder knowingly leaves out: a pooler, a mask token
+    leaves: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def architecture(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Any:
@@ -72,6 +88,10 @@ class Family(ABC):
         """Tensors of ours that stand in no weights of theirs, such as the mean and deviation to normalise by."""
         return {}
 
+    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
+        """Their preprocessor_config.json, the inverse of `preprocessing` and `constants`; empty: none is written."""
+        return {}
+
 
 def to_ours(rules: Sequence[Rule], theirs: State) -> dict[str, Tensor]:
     """Raises RequestError, naming it, where a weight is missing."""
@@ -87,6 +107,8 @@ def to_ours(rules: Sequence[Rule], theirs: State) -> dict[str, Tensor]:
             out[rule.ours] = get(rule.theirs)
         elif isinstance(rule, Stacked):
             out[rule.ours] = torch.cat([get(name) for name in rule.theirs])
+        elif isinstance(rule, Parted):
+            out.update(zip(rule.ours, rule.to_ours([get(name) for name in rule.theirs]), strict=True))
         else:
             out[rule.ours] = rule.to_ours(get(rule.theirs))
     return out
@@ -98,6 +120,8 @@ def to_theirs(rules: Sequence[Rule], ours: State) -> dict[str, Tensor]:
     for rule in rules:
         if isinstance(rule, Same):
             out[rule.theirs] = ours[rule.ours]
+        elif isinstance(rule, Parted):
+            out.update(zip(rule.theirs, rule.to_theirs([ours[name] for name in rule.ours]), strict=True))
         elif isinstance(rule, Stacked):
             out.update(zip(rule.theirs, ours[rule.ours].chunk(len(rule.theirs)), strict=True))
         else:
