@@ -9,7 +9,7 @@ import torch
 
 from headwater.core.errors import RequestError
 from headwater.engine.artefact import Card, load_encoder, save_encoder
-from headwater.parts.architectures import CONVNEXT, RESNET, VIT, from_json, named, names, to_json
+from headwater.parts.architectures import CONVNEXT, GRAPHNET, RESNET, VIT, from_json, named, names, to_json
 from headwater.parts.modalities import patch_for
 
 IMAGE = {"channels": 3, "size": (32, 32)}
@@ -31,7 +31,8 @@ def test_loading_gives_equal_bits(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_every_named_encoder_survives_the_way_to_json_and_back(name: str) -> None:
-    for modality, facts in (("image", IMAGE), ("series", {"channels": 2, "length": 64}), ("table", {"columns": 5})):
+    grids = (("image", IMAGE), ("series", {"channels": 2, "length": 64}), ("table", {"columns": 5}))
+    for modality, facts in (("graph", {"channels": 3}),) if name in GRAPHNET else grids:
         if modality == "table" and name not in VIT:
             continue
         config = named(name, modality, facts)
@@ -69,4 +70,4 @@ def test_names_are_offered_and_patches_divide() -> None:
     with pytest.raises(RequestError, match="convolutional and needs a grid"):
         named("resnet-18", "table", {"columns": 4})
     assert [patch_for(s, 4) for s in (8, 28, 32, 7, 3)] == [2, 4, 4, 1, 1]
-    assert len(names()) == len({*VIT, *RESNET, *CONVNEXT})
+    assert len(names()) == len({*VIT, *RESNET, *CONVNEXT, *GRAPHNET})

@@ -330,7 +330,7 @@ def test_arrays_by_their_axes():
     assert torch.equal(open(flat).tensors["table"], torch.from_numpy(flat.astype(np.float32)))
     source = open((torch.from_numpy(series), ["b", "a", "b", "a"]))
     assert source.labels.tolist() == [1, 0, 1, 0]
-    assert source.spec == {"series": {"channels": 2, "length": 9, "dtype": "float32"}}
+    assert source.spec == {"series": {"channels": 2, "length": 9, "dtype": "float32", "gaps": False}}
     last = draw.integers(0, 256, (4, 6, 5, 3)).astype(np.uint8)
     assert torch.equal(open(last).read(2)["image"], chw(last[2]))
     assert torch.equal(open(last.transpose(0, 3, 1, 2)).read(2)["image"], chw(last[2]))

@@ -14,7 +14,7 @@ from headwater.core.types import Features, Input, Tokens
 from headwater.core.verbs import Encoder, only
 from headwater.parts.positions import LearnedPositions, sincos
 from headwater.parts.tokens import TextTokenizer, Tokenizer, TokenizerConfig, pick
-from headwater.parts.transformer import Tap, TransformerConfig
+from headwater.parts.transformer import Tap, TransformerConfig, activation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,9 @@ class TokenEncoderConfig:
     """`pool`: the mean of the valid tokens, the class token, or the last valid token (texts).
 
     `position`: fixed sines, a learned table for `grid` (which must then be given), or none (rotary trunks).
-    `input_norm`: a layer norm before the first block, as in CLIP's image tower.
+    `input_norm`: a layer norm before the first block, as in CLIP's image tower; in a post-norm trunk, of the embedding.
+    `prefix_positions`: so many of the first prefix tokens have learned positions too. `token_types`, `position_offset`:
+    as in BERT and RoBERTa; every token is of the first type. `pool=attention` is SigLIP's head.
     """
 
     tokenizer: TokenizerConfig
@@ -31,8 +33,11 @@ class TokenEncoderConfig:
     grid: tuple[int, ...] = ()
     class_token: bool = False
     registers: int = 0
+    prefix_positions: int = 0
+    token_types: int = 0
+    position_offset: int = 0
     input_norm: bool = False
-    pool: Literal["mean", "class", "last"] = "mean"
+    pool: Literal["mean", "class", "last", "attention"] = "mean"
 
     def __post_init__(self) -> None:
         if self.position == "learned" and not self.grid:
@@ -70,6 +75,10 @@ class TokenEncoder(TokenwiseEncoder):
         self.prefix = nn.Parameter(torch.zeros(self.n_prefix, self.dim)) if self.n_prefix else None
         if self.prefix is not None:
             nn.init.normal_(self.prefix, std=0.02)
+        q, k = config.prefix_positions, config.token_types
+        self.prefix_table = nn.Parameter(torch.zeros(q, self.dim)) if q else None
+        self.types = nn.Parameter(torch.zeros(k, self.dim)) if k else None
+        self.head = AttentionPool(config.trunk) if config.pool == "attention" else None
         self.input_norm = nn.LayerNorm(self.dim, eps=config.trunk.eps) if config.input_norm else nn.Identity()
 
     def forward(
@@ -98,10 +107,12 @@ class TokenEncoder(TokenwiseEncoder):
             vectors = torch.where(hidden[..., None], stand_in.to(vectors.dtype), vectors)
         if self.table is not None:
             stretch = isinstance(x, Tensor) and not isinstance(self.tokenizer, TextTokenizer)
-            vectors = vectors + self.table(self.tokenizer.grid(x), stretch)
+            vectors = vectors + self.table(self.tokenizer.grid(x), stretch, self.config.position_offset)
         elif self.config.position == "sincos":
             place = tokens.place if self.tokenizer.own_places else tokens.place[:1]
             vectors = vectors + sincos(place, self.dim).to(vectors.dtype)
+        if self.types is not None:
+            vectors = vectors + self.types[0]
         return Tokens(vectors, tokens.valid, tokens.place)
 
     def trace(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> list[Tap]:
@@ -116,6 +127,8 @@ class TokenEncoder(TokenwiseEncoder):
     def _pool(self, prefix: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         if self.config.pool == "class":
             return prefix[:, 0]
+        if self.head is not None:
+            return self.head(tokens, valid)
         if self.config.pool == "last":
             if valid is None:
                 return tokens[:, -1]
@@ -127,10 +140,31 @@ class TokenEncoder(TokenwiseEncoder):
         if self.prefix is None:
             return self.input_norm(tokens.x), tokens.valid, tokens.place
         b, q = len(tokens.x), self.n_prefix
-        x = torch.cat([self.prefix.to(tokens.x.dtype).expand(b, -1, -1), tokens.x], 1)
+        prefix: Tensor = self.prefix
+        if self.prefix_table is not None:
+            prefix = torch.cat([prefix[: len(self.prefix_table)] + self.prefix_table, prefix[len(self.prefix_table) :]])
+        x = torch.cat([prefix.to(tokens.x.dtype).expand(b, -1, -1), tokens.x], 1)
         valid = None if tokens.valid is None else torch.cat([tokens.valid.new_ones(b, q), tokens.valid], 1)
         place = torch.cat([tokens.place.new_zeros(b, q, tokens.place.shape[-1]), tokens.place], 1)
         return self.input_norm(x), valid, place
+
+
+class AttentionPool(nn.Module):
+    """A learned query that attends to all tokens, then a residual MLP (SigLIP, 2023)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim, hidden = config.dim, int(config.dim * config.mlp_ratio)
+        self.query = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
+        self.attention = nn.MultiheadAttention(dim, config.heads, batch_first=True)
+        self.norm = nn.LayerNorm(dim, eps=config.eps)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), activation(config.activation), nn.Linear(hidden, dim))
+
+    def forward(self, x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
+        query = self.query.expand(len(x), -1, -1)
+        said, _ = self.attention(query, x, x, key_padding_mask=None if valid is None else ~valid, need_weights=False)
+        out: Tensor = (said + self.mlp(self.norm(said)))[:, 0]
+        return out
 
 
 def mean_of(x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:

@@ -38,14 +38,15 @@ class LearnedPositions(nn.Module):
         self.table = nn.Parameter(torch.zeros(1, math.prod(grid), dim))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, grid: tuple[int, ...], stretch: bool = True) -> Float[Tensor, "1 n d"]:
-        if grid == self.grid:
+    def forward(self, grid: tuple[int, ...], stretch: bool = True, offset: int = 0) -> Float[Tensor, "1 n d"]:
+        if grid == self.grid and not offset:
             return self.table
         table = self.table.transpose(1, 2).unflatten(2, self.grid)
         if not stretch:
-            if any(g > s for g, s in zip(grid, self.grid, strict=True)):
-                raise RequestError(f"The encoder has positions for at most {self.grid} tokens; the input has {grid}.")
-            return table[(..., *[slice(g) for g in grid])].flatten(2).transpose(1, 2)
+            if any(offset + g > s for g, s in zip(grid, self.grid, strict=True)):
+                most = tuple(s - offset for s in self.grid)
+                raise RequestError(f"The encoder has positions for at most {most} tokens; the input has {grid}.")
+            return table[(..., *[slice(offset, offset + g) for g in grid])].flatten(2).transpose(1, 2)
         mode = {1: "linear", 2: "bicubic", 3: "trilinear"}[len(grid)]
         return F.interpolate(table, size=grid, mode=mode, align_corners=False).flatten(2).transpose(1, 2)
 

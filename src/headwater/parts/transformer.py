@@ -1,4 +1,4 @@
-"""A pre-norm transformer over tokens, with everything the catalogue asks of one and no branch taken for what is off."""
+"""A transformer over tokens, with everything the catalogue asks of one and no branch taken for what is off."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headwater.core.errors import RequestError
 from headwater.parts.positions import rotate, rotation
 
-Activation = Literal["gelu", "quick-gelu", "relu"]
+Activation = Literal["gelu", "gelu-tanh", "quick-gelu", "relu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class TransformerConfig:
     layer_scale: float = 0.0  # initial value; 0 leaves it out
     rotary: bool = False
     causal: bool = False
+    norm: Literal["pre", "post"] = "pre"  # before each branch, or, as in BERT, after each sum
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -75,7 +76,7 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.dim, eps=config.eps)
         self.mlp = nn.Sequential(
-            nn.Linear(config.dim, hidden), _activation(config.activation), nn.Linear(hidden, config.dim)
+            nn.Linear(config.dim, hidden), activation(config.activation), nn.Linear(hidden, config.dim)
         )
         self.scale1, self.scale2 = LayerScale.of(config), LayerScale.of(config)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -94,13 +95,25 @@ class Block(nn.Module):
         return out
 
 
+class PostBlock(Block):
+    """The block of the first transformers and of BERT: each sum is normalised, not each branch."""
+
+    def forward(self, x: Float[Tensor, "b n d"], allowed: Tensor | None, turn: Turn) -> Float[Tensor, "b n d"]:
+        return self.trace(x, allowed, turn).out
+
+    def trace(self, x: Float[Tensor, "b n d"], allowed: Tensor | None, turn: Turn) -> Tap:
+        q, k, v = self.attention.split(x, turn)
+        x = self.norm1(x + self.drop_path(self.scale1(self.attention.mix(q, k, v, allowed))))
+        return Tap(self.norm2(x + self.drop_path(self.scale2(self.mlp(x)))), q, k, v)
+
+
 class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        last = max(1, config.depth - 1)
-        self.blocks = nn.ModuleList(Block(config, config.drop_path * i / last) for i in range(config.depth))
-        self.norm = nn.LayerNorm(config.dim, eps=config.eps)
+        last, block = max(1, config.depth - 1), Block if config.norm == "pre" else PostBlock
+        self.blocks = nn.ModuleList(block(config, config.drop_path * i / last) for i in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim, eps=config.eps) if config.norm == "pre" else nn.Identity()
         self.apply(_initialise)
 
     def forward(
@@ -186,8 +199,10 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-def _activation(name: Activation) -> nn.Module:
-    return {"gelu": nn.GELU, "quick-gelu": QuickGELU, "relu": nn.ReLU}[name]()
+def activation(name: Activation) -> nn.Module:
+    return (
+        nn.GELU("tanh") if name == "gelu-tanh" else {"gelu": nn.GELU, "quick-gelu": QuickGELU, "relu": nn.ReLU}[name]()
+    )
 
 
 def _initialise(module: nn.Module) -> None:

@@ -60,11 +60,8 @@ class Family(ABC):
     """
 
     kinds: ClassVar[tuple[str, ...]]
-    left: ClassVar[
-        tuple[str, ...]
-    ] = ()  # beginnings of weights of theirs that are no part of the encoder, such as a pooler
     # beginnings of names, within the bare model, of weights that our encoder knowingly leaves out: a pooler, a mask token
-    leaves: ClassVar[tuple[str, ...]] = ()
+    left: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def architecture(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Any:

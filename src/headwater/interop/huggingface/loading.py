@@ -11,16 +11,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from headwater.core.errors import RequestError
+from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Encoder
 from headwater.interop.huggingface.bert import Bert
-from headwater.interop.huggingface.convnets import ConvNeXt, ResNet
+from headwater.interop.huggingface.convnext import ConvNeXt
 from headwater.interop.huggingface.family import Family, to_ours, to_theirs
+from headwater.interop.huggingface.resnet import ResNet
 from headwater.interop.huggingface.vision import Vision
 
 FAMILIES: Mapping[str, Family] = {
     kind: family for family in (Vision(), Bert(), ResNet(), ConvNeXt()) for kind in family.kinds
 }
+# models of several towers: where the settings of the one we read stand, what it is alone, and how its weights begin
 TOWERS = {
     "clip": ("vision_config", "clip_vision_model", "vision_model."),
     "siglip": ("vision_config", "siglip_vision_model", "vision_model."),
@@ -34,6 +36,7 @@ class Loaded:
     encoder: Encoder
     architecture: Any
     preprocessing: Mapping[str, Any]
+    model_type: str
 
 
 def find(name: str) -> Path:
@@ -55,15 +58,15 @@ def find(name: str) -> Path:
         ) from error
 
 
-def load(name: str) -> Loaded | None:
+def load(name: str | Path) -> Loaded | None:
     """The checkpoint as an encoder of ours; None where no family of ours is like it.
 
     Raises RequestError for a folder that is no checkpoint, for weights in pickles, and where a weight is missing, is left
     over, or a setting is not among what our encoder does.
     """
-    at = find(name)
+    at = find(str(name))
     config = _json(at / "config.json", required=True)
-    theirs = _weights(at)
+    theirs = read_weights(at)
     kind = config.get("model_type", "")
     if kind in TOWERS:
         inner, kind, start = TOWERS[kind]
@@ -87,62 +90,47 @@ def load(name: str) -> Loaded | None:
     if missing or unknown or over:
         named = (missing + list(unknown) + over)[0]
         raise RequestError(f"hf:{name}: the weight {named!r} has no counterpart; this is no plain {kind} checkpoint.")
-    return Loaded(encoder.eval(), architecture, family.preprocessing(config, processor))
+    return Loaded(encoder.eval(), architecture, family.preprocessing(config, processor), kind)
 
 
-def save(encoder: Encoder, architecture: Any, preprocessing: Mapping[str, Any], out: Path) -> str:
-    """Write a folder that `transformers` loads, by the first family that can express the encoder. Returns its model_type.
+def save(
+    encoder: Encoder, architecture: Any, preprocessing: Mapping[str, Any], out: Path, model_type: str | None = None
+) -> str:
+    """Write a folder that `transformers` loads, by `model_type` or the first family that can express the encoder.
 
-    Raises RequestError where none can, with the reason of the family that comes nearest.
+    Returns the model_type written. Raises RequestError where none can, with the reason of one that reads the modality.
     """
-    config, reasons = None, []
-    for family in dict.fromkeys(FAMILIES.values()):
-        try:
-            config = family.config(architecture, preprocessing)
-            break
-        except RequestError as error:
-            reasons.append(str(error))
-    if config is None:
-        raise RequestError(reasons[0] if encoder.modality == "image" else reasons[1])
-    weights = {k: v.contiguous().clone() for k, v in to_theirs(family.rules(config), encoder.state_dict()).items()}
+    family, config = _written_by(architecture, preprocessing, model_type, encoder.modality)
+    state = encoder.state_dict()
+    weights = {k: v.contiguous().clone() for k, v in to_theirs(family.rules(config), state).items()}
     out.mkdir(parents=True, exist_ok=True)
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     (out / "config.json").write_text(json.dumps(config, indent=1))
-    state = encoder.state_dict()
-    mean = next((v for k, v in state.items() if k.endswith("normalise.mean")), None)
-    if mean is not None:
-        std = next(v for k, v in state.items() if k.endswith("normalise.std"))
-        (out / "preprocessor_config.json").write_text(json.dumps(_processor(preprocessing, mean, std), indent=1))
+    processor = family.processor(architecture, preprocessing, state)
+    if processor:
+        (out / "preprocessor_config.json").write_text(json.dumps(processor, indent=1))
     tokenizer = preprocessing.get("read", {}).get("tokenizer")
     if tokenizer:
         (out / "tokenizer.json").write_text(tokenizer)
     return str(config["model_type"])
 
 
-def _processor(preprocessing: Mapping[str, Any], mean: Tensor, std: Tensor) -> dict[str, Any]:
-    height, width = preprocessing.get("size", [224, 224])
-    part = preprocessing.get("part", 1.0)
-    made: dict[str, Any] = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "rescale_factor": 1 / 255,
-        "image_mean": mean.tolist(),
-        "image_std": std.tolist(),
-        "resample": 3 if preprocessing.get("kind") == "bicubic" else 2,
-        "size": {"height": height, "width": width},
-    }
-    if part < 1:
-        made |= {
-            "do_center_crop": True,
-            "crop_size": {"height": height, "width": width},
-            "size": {"shortest_edge": round(height / part)},
-        }
-    return made
+def _written_by(
+    architecture: Any, preprocessing: Mapping[str, Any], model_type: str | None, modality: str
+) -> tuple[Family, dict[str, Any]]:
+    if model_type is not None and model_type not in FAMILIES:
+        raise unknown("model_type", model_type, FAMILIES)
+    tried = dict.fromkeys(FAMILIES.values()) if model_type is None else {FAMILIES[model_type]: None}
+    reasons: list[str] = []
+    for family in tried:
+        try:
+            return family, family.config(architecture, preprocessing)
+        except RequestError as error:
+            reasons.append(str(error))
+    raise RequestError(reasons[0] if modality == "image" or len(reasons) == 1 else reasons[1])
 
 
-def _weights(at: Path) -> dict[str, Tensor]:
+def read_weights(at: Path) -> dict[str, Tensor]:
     index = at / "model.safetensors.index.json"
     files = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
     if not (at / files[0]).is_file():
