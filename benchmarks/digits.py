@@ -28,13 +28,21 @@ HOLDOUT = 0.28
 
 
 def measure(
-    method: str, seed: int, steps: int | None, scratch: Path, data: str = "digits", modality: str = "image"
+    method: str,
+    seed: int,
+    steps: int | None,
+    scratch: Path,
+    data: str = "digits",
+    modality: str = "image",
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Accuracies of one method, data set and seed."""
     learned = "captioned-digits" if method == "clip" else data
     started = time.monotonic()
     out = scratch / f"{method}-{data}-{seed}"
-    run = hw.pretrain(method, learned, out=out, seed=seed, holdout=HOLDOUT, device="cpu", steps=steps)
+    run = hw.pretrain(
+        method, learned, out=out, seed=seed, holdout=HOLDOUT, device="cpu", steps=steps, batch_size=batch_size
+    )
     seconds = time.monotonic() - started
     encoder = hw.load(run.path, modality)
     result = hw.evaluate(encoder, data, labels_per_class=[10, "all"], baselines=["raw", "random"], test=HOLDOUT)
