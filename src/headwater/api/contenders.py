@@ -18,6 +18,7 @@ from headwater.api.verdict import Budget, Row, row
 from headwater.core.rng import mix
 from headwater.core.verbs import Encoder
 from headwater.data.loader import Loader
+from headwater.data.rows import plain
 from headwater.data.source import Source, Subset
 from headwater.engine.embed import vectors
 from headwater.engine.fit import FitConfig, fit
@@ -82,6 +83,8 @@ def _flat(source: Source, pretrained: Pretrained, side: int, workers: int) -> Ar
         x = pretrained.prepare(batch.x[pretrained.modality])
         x = x if isinstance(x, Tensor) else x.values
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        if pretrained.modality == "table":
+            x = plain(x, source.spec["table"].get("categories", [0] * x.shape[1]))
         parts.append((F.adaptive_avg_pool2d(x, RAW_SIDE) if side > RAW_SIDE else x).flatten(1))
     return torch.cat(parts).numpy()
 

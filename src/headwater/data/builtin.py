@@ -20,6 +20,7 @@ from headwater.data.array import Memory
 from headwater.data.captioned import Captioned
 from headwater.data.generated import SETS as GENERATED
 from headwater.data.labels import Labels
+from headwater.data.rows import Rows
 from headwater.data.source import Source
 
 TILE = 64
@@ -35,25 +36,25 @@ def digits(name: str) -> Memory:
     return Memory(name, {"image": images}, Labels(found.target.astype(np.int64), tuple(map(str, range(10)))))
 
 
-def wine(name: str) -> Memory:
+def wine(name: str) -> Rows:
     from sklearn.datasets import load_wine
 
     return _measurements(name, load_wine())
 
 
-def breast_cancer(name: str) -> Memory:
+def breast_cancer(name: str) -> Rows:
     from sklearn.datasets import load_breast_cancer
 
     return _measurements(name, load_breast_cancer())
 
 
-def diabetes(name: str) -> Memory:
+def diabetes(name: str) -> Rows:
     from sklearn.datasets import load_diabetes
 
     return _measurements(name, load_diabetes(scaled=False))
 
 
-def _measurements(name: str, found: Mapping[str, Any]) -> Memory:
+def _measurements(name: str, found: Mapping[str, Any]) -> Rows:
     values, target = np.asarray(found["data"]), np.asarray(found["target"])
     columns = [str(c) for c in found["feature_names"]]
     kinds = found.get("target_names")
@@ -62,8 +63,7 @@ def _measurements(name: str, found: Mapping[str, Any]) -> Memory:
         if kinds is None
         else Labels(target.astype(np.int64), tuple(map(str, kinds)))
     )
-    extra = {"table": {"columns": len(columns), "names": columns}}
-    return Memory(name, {"table": torch.from_numpy(values.astype(np.float32))}, labels, extra=extra)
+    return Rows(name, torch.from_numpy(values.astype(np.float32)), columns, labels=labels)
 
 
 def sample_photos(name: str) -> Memory:

@@ -216,9 +216,7 @@ def open_edges(place: Disk | Remote, at: str, labels: str | None, name: str) -> 
         made = None if labels is None else encode(rest[labels], f"The column {labels}")
         rest = rest if labels is None else rest.drop_columns([labels])
         if rest.num_columns:
-            tensors = from_table(rest, None, name).tensors
-            assert tensors is not None
-            features = np.nan_to_num(tensors["table"].numpy())
+            features = np.nan_to_num(from_table(rest, None, name).numbers())
     number = {n: i for i, n in enumerate(names)}
     lost = sorted({n for n in (*ends[0], *ends[1]) if n not in number})
     if lost:

@@ -1,8 +1,8 @@
 """Tables from CSV, Parquet, Arrow and Feather files.
 
-Number and truth-value columns become one float32 column each, missing cells NaN. Columns of at most 32 different words
-become one 0/1 column per word, named "column=word" (all NaN where the cell is missing). Everything else is left out
-and named in the notes. A table that holds encoded images, or paths of images, is opened as images.
+Numbers and truth values become one float32 column each, missing cells NaN. A column of at most 100 different words holds
+the number of its word. A date becomes three columns: days since 1970, the month and the day of the week. Everything else
+is left out and named in the notes. A table that holds encoded images, or paths of images, is opened as images.
 """
 
 import os
@@ -18,15 +18,15 @@ import torch
 
 from headwater.core.errors import RequestError, unknown
 from headwater.data import image
-from headwater.data.array import Memory
 from headwater.data.files import FileSource
 from headwater.data.index import cache, ending, replace
 from headwater.data.labels import FILE_COLUMNS, LABEL_COLUMNS, Labels, encode
+from headwater.data.rows import Rows
 from headwater.data.source import Source, digest
 from headwater.data.stores import Column, Disk, Files, Remote
 
 ENDINGS = frozenset({"csv", "tsv", "parquet", "pq", "arrow", "feather", "ipc"})
-FEW = 32  # different words a column may hold to become 0/1 columns
+FEW = 100  # different words a column may hold to become a category
 EXACT = 1 << 24  # float32 holds every whole number up to this
 
 
@@ -151,7 +151,7 @@ def label_column(table: pa.Table, column: str, at: str) -> Labels:
     return encode(table[column], f"The column {column}")
 
 
-def from_table(table: pa.Table, labels: str | None, name: str, at: str = "") -> Memory:
+def from_table(table: pa.Table, labels: str | None, name: str, at: str = "") -> Rows:
     """Rows of a table. `labels` names the column that is not an input but the label."""
     twice = {c for c in table.column_names if table.column_names.count(c) > 1}
     if twice:
@@ -161,14 +161,18 @@ def from_table(table: pa.Table, labels: str | None, name: str, at: str = "") -> 
     made = None if labels is None else label_column(table, labels, name)
     columns: list[np.ndarray] = []
     names: list[str] = []
+    words: dict[str, list[str]] = {}
     left: list[str] = []
     notes: list[str] = []
     for column in table.column_names:
         if column == labels:
             continue
         parts, why = _columns(column, table[column])
-        columns += [values for _, values in parts]
-        names += [part for part, _ in parts]
+        for part, values, kinds in parts:
+            columns.append(values)
+            names.append(part)
+            if kinds:
+                words[part] = kinds
         if why:
             left.append(f"{column} ({why})")
         elif pa.types.is_integer(table[column].type) and _largest(table[column]) > EXACT:
@@ -180,8 +184,7 @@ def from_table(table: pa.Table, labels: str | None, name: str, at: str = "") -> 
     if left:
         notes.append(f"Columns left out: {', '.join(left)}.")
     matrix = torch.from_numpy(np.stack(columns, axis=1))
-    extra = {"table": {"columns": len(names), "names": names, "left_out": left}}
-    return Memory(name, {"table": matrix}, made, at, tuple(notes), extra)
+    return Rows(name, matrix, names, words, made, at, tuple(notes), left)
 
 
 def _largest(column: pa.ChunkedArray) -> int:
@@ -189,31 +192,38 @@ def _largest(column: pa.ChunkedArray) -> int:
     return max(abs(end or 0) for end in ends.values())
 
 
-def _columns(name: str, column: pa.ChunkedArray) -> tuple[list[tuple[str, np.ndarray]], str]:
-    """The float32 columns made of one column, by name; and why it is left out, if it is."""
+MONTHS = ["January", "February", "March", "April", "May", "June", "July"]
+MONTHS += ["August", "September", "October", "November", "December"]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
+def _columns(name: str, column: pa.ChunkedArray) -> tuple[list[tuple[str, np.ndarray, list[str]]], str]:
+    """The float32 columns made of one column: name, values and, for categories, words; and why it is left out, if it is."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    if (
-        pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-    ):
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if number or pa.types.is_boolean(kind):
         numbers = column.cast(pa.uint8()) if pa.types.is_boolean(kind) else column
-        return [(name, numbers.cast(pa.float64(), safe=False).to_numpy().astype(np.float32))], ""
+        return [(name, _floats(numbers), [])], ""
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        days = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64())
+        parts = [
+            (f"{name} (days)", _floats(pc.divide(days, 86_400e6)), list[str]()),
+            (f"{name} (month)", _floats(pc.month(column)) - 1, MONTHS),
+            (f"{name} (weekday)", _floats(pc.day_of_week(column)), DAYS),
+        ]
+        return parts, ""
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         words = sorted(pc.unique(column.drop_null()).to_pylist())
         if not words:
             return [], "empty"
         if len(words) > FEW:
             return [], f"{len(words)} different words"
-        missing = column.is_null().to_numpy()
-        made = []
-        for word in words:
-            hit = pc.fill_null(pc.equal(column, word), False).to_numpy().astype(np.float32)
-            hit[missing] = np.nan
-            made.append((f"{name}={word}", hit))
-        return made, ""
+        return [(name, _floats(pc.index_in(column, value_set=pa.array(words, kind))), words)], ""
     return [], "empty" if pa.types.is_null(kind) else str(kind)
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)

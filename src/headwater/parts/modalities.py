@@ -66,6 +66,11 @@ def _series(facts: Facts, patch: int) -> GridTokenizerConfig:
     return GridTokenizerConfig(modality="series", channels=facts["channels"], patch=(patch,), gaps=gaps, fill=True)
 
 
+def _table(facts: Facts, patch: int) -> TableTokenizerConfig:
+    categories = tuple(facts.get("categories", ()))
+    return TableTokenizerConfig(columns=facts["columns"], categories=categories if any(categories) else ())
+
+
 def _video(facts: Facts, patch: int) -> GridTokenizerConfig:
     """Tubelets of two frames (VideoMAE, 2022)."""
     time, *sides = facts["size"]
@@ -124,7 +129,7 @@ MODALITIES: Mapping[str, Modality] = {
     "table": Modality(
         plural="table rows",
         rank=None,
-        tokenizer=lambda f, patch: TableTokenizerConfig(columns=f["columns"]),
+        tokenizer=_table,
         kit=lambda f: kit.table(),
     ),
     "text": Modality(

@@ -4,7 +4,7 @@ the files. Item i is drawn from a generator seeded by (set, i), so it never depe
 
 from collections.abc import Callable, Mapping
 
-from headwater.data.generated import clips, clouds, motifs, scenes, sounds, texts, volumes, waves
+from headwater.data.generated import clips, clouds, motifs, sales, scenes, sounds, texts, volumes, waves
 from headwater.data.source import Source
 
 SETS: Mapping[str, Callable[[str], Source]] = {
@@ -13,6 +13,7 @@ SETS: Mapping[str, Callable[[str], Source]] = {
     **clips.SETS,
     **clouds.SETS,
     **motifs.SETS,
+    **sales.SETS,
     **volumes.SETS,
     **sounds.SETS,
     **texts.SETS,
@@ -26,7 +27,7 @@ TWINS: Mapping[str, str] = {
     "volume": "blobs-3d",
     "audio": "tones",
     "text": "sentences",
-    "table": "wine",
+    "table": "sales",
     "points": "surfaces",
     "graph": "motifs",
 }
