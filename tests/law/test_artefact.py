@@ -9,7 +9,19 @@ import torch
 
 from headwater.core.errors import RequestError
 from headwater.engine.artefact import Card, load_encoder, save_encoder
-from headwater.parts.architectures import CONVNEXT, GRAPHNET, RESNET, VIT, from_json, named, names, to_json
+from headwater.parts.architectures import (
+    CONVNEXT,
+    GRAPHNET,
+    MIXER,
+    PERCEPTRON,
+    RESNET,
+    SWIN,
+    VIT,
+    from_json,
+    named,
+    names,
+    to_json,
+)
 from headwater.parts.modalities import patch_for
 
 IMAGE = {"channels": 3, "size": (32, 32)}
@@ -31,12 +43,20 @@ def test_loading_gives_equal_bits(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_every_named_encoder_survives_the_way_to_json_and_back(name: str) -> None:
-    grids = (("image", IMAGE), ("series", {"channels": 2, "length": 64}), ("table", {"columns": 5}))
-    for modality, facts in (("graph", {"channels": 3}),) if name in GRAPHNET else grids:
-        if modality == "table" and name not in VIT:
-            continue
-        config = named(name, modality, facts)
+    facts = {
+        "image": IMAGE,
+        "series": {"channels": 2, "length": 64},
+        "table": {"columns": 5, "categories": (0, 3, 0, 0, 2)},
+        "graph": {"channels": 3},
+    }
+    reads = {"image": [*VIT, *RESNET, *CONVNEXT, *SWIN], "series": [*VIT, *RESNET, *CONVNEXT, *MIXER]}
+    reads |= {"table": [*VIT, *PERCEPTRON], "graph": [*GRAPHNET]}
+    for modality in (m for m in facts if name in reads[m]):
+        config = named(name, modality, facts[modality])
         assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    for modality in (m for m in ("series", "table") if name not in reads[m]):
+        with pytest.raises(RequestError, match="need"):
+            named(name, modality, facts[modality])
 
 
 def test_a_kind_or_field_that_is_not_known_is_refused() -> None:
@@ -70,4 +90,4 @@ def test_names_are_offered_and_patches_divide() -> None:
     with pytest.raises(RequestError, match="convolutional and needs a grid"):
         named("resnet-18", "table", {"columns": 4})
     assert [patch_for(s, 4) for s in (8, 28, 32, 7, 3)] == [2, 4, 4, 1, 1]
-    assert len(names()) == len({*VIT, *RESNET, *CONVNEXT, *GRAPHNET})
+    assert len(names()) == len({*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *GRAPHNET})

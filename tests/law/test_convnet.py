@@ -13,6 +13,8 @@ def weights(module: nn.Module) -> int:
 def test_the_sizes_are_those_published():
     assert weights(ResNetConfig().build()) == 11_176_512  # ResNet-18 without its classifier
     assert weights(ResNetConfig(depths=(3, 4, 6, 3)).build()) == 21_284_672  # ResNet-34
+    wide = {"widths": (256, 512, 1024, 2048), "depths": (3, 4, 6, 3), "bottleneck": True}
+    assert weights(ResNetConfig(**wide).build()) == 23_508_032  # ResNet-50
     assert weights(ConvNeXtConfig().build()) == 27_820_128  # ConvNeXt-T
 
 

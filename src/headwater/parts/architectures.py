@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from headwater.core.errors import RequestError, spelled, unknown
 from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
-from headwater.parts.modalities import MODALITIES
+from headwater.parts.mixer import MixerConfig
+from headwater.parts.modalities import MODALITIES, SMALL_PICTURE, patch_for
+from headwater.parts.perceptron import PerceptronConfig
+from headwater.parts.swin import SwinConfig
 from headwater.parts.tokens import (
     GraphTokenizerConfig,
     GridTokenizerConfig,
@@ -18,8 +21,18 @@ from headwater.parts.tokens import (
     TextTokenizerConfig,
 )
 from headwater.parts.transformer import TransformerConfig
+from headwater.parts.wrapped import WrappedConfig
 
-EncoderConfig = TokenEncoderConfig | ResNetConfig | ConvNeXtConfig | GraphNetConfig
+EncoderConfig = (
+    TokenEncoderConfig
+    | ResNetConfig
+    | ConvNeXtConfig
+    | SwinConfig
+    | MixerConfig
+    | PerceptronConfig
+    | GraphNetConfig
+    | WrappedConfig
+)
 
 KINDS: dict[str, type[Any]] = {
     kind.__name__.removesuffix("Config"): kind
@@ -27,6 +40,10 @@ KINDS: dict[str, type[Any]] = {
         TokenEncoderConfig,
         ResNetConfig,
         ConvNeXtConfig,
+        SwinConfig,
+        MixerConfig,
+        PerceptronConfig,
+        WrappedConfig,
         TransformerConfig,
         GraphNetConfig,
         GraphTokenizerConfig,
@@ -54,19 +71,36 @@ RESNET = {
     "resnet-nano": ((32, 64, 128), (1, 1, 1), 1),
     "resnet-18": ((64, 128, 256, 512), (2, 2, 2, 2), 2),
     "resnet-34": ((64, 128, 256, 512), (3, 4, 6, 3), 2),
+    "resnet-50": ((256, 512, 1024, 2048), (3, 4, 6, 3), 2),
+    "resnet-101": ((256, 512, 1024, 2048), (3, 4, 23, 3), 2),
+    "resnet-152": ((256, 512, 1024, 2048), (3, 8, 36, 3), 2),
 }
+BOTTLENECK = ("resnet-50", "resnet-101", "resnet-152")
 CONVNEXT = {
     "convnext-nano": ((64, 128, 256), (2, 2, 4), 2),
     "convnext-tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 4),
     "convnext-small": ((96, 192, 384, 768), (3, 3, 27, 3), 4),
     "convnext-base": ((128, 256, 512, 1024), (3, 3, 27, 3), 4),
 }
+# width, depths, heads, window, version (Liu et al., 2021 and 2022)
+SWIN: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int, Literal[1, 2]]] = {
+    "swin-micro": (48, (2, 2), (2, 4), 4, 1),
+    "swin-tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24), 7, 1),
+    "swin-small": (96, (2, 2, 18, 2), (3, 6, 12, 24), 7, 1),
+    "swin-base": (128, (2, 2, 18, 2), (4, 8, 16, 32), 7, 1),
+    "swin-large": (192, (2, 2, 18, 2), (6, 12, 24, 48), 7, 1),
+    "swinv2-tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24), 8, 2),
+    "swinv2-small": (96, (2, 2, 18, 2), (3, 6, 12, 24), 8, 2),
+    "swinv2-base": (128, (2, 2, 18, 2), (4, 8, 16, 32), 8, 2),
+}
 # width, depth
+MIXER = {"mixer-micro": (64, 4), "mixer-nano": (128, 6)}
+PERCEPTRON = {"mlp-micro": (128, 3), "mlp-nano": (256, 4)}
 GRAPHNET = {"gin-micro": (96, 4), "gin-nano": (192, 5), "gat-micro": (96, 3), "gat-nano": (192, 4)}
 
 
 def names() -> list[str]:
-    return [*VIT, *RESNET, *CONVNEXT, *GRAPHNET]
+    return [*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *GRAPHNET]
 
 
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
@@ -80,6 +114,14 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16."
         )
+    for sizes, reads, make in ((SWIN, "image", _swin), (MIXER, "series", _mixer), (PERCEPTRON, "table", _perceptron)):
+        if kind in sizes and modality == reads:
+            return make(kind, facts, int(patch or 0))
+        if kind in sizes:
+            near = known.encoder(facts, tokens=True)
+            raise RequestError(
+                f"Encoder {name!r} reads {MODALITIES[reads].plural}; {known.plural} need one such as {near}."
+            )
     if kind in GRAPHNET:
         if modality != "graph":
             raise RequestError(f"Encoder {name!r} reads graphs; {known.plural} need one such as vit-micro.")
@@ -98,9 +140,36 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
             f"Encoder {name!r} is convolutional and needs a grid; a {modality} needs one such as vit-micro."
         )
     shape = {"modality": modality, "channels": facts["channels"], "rank": known.rank}
-    config, sizes = (ResNetConfig, RESNET) if kind in RESNET else (ConvNeXtConfig, CONVNEXT)
-    widths, depths, stem = sizes[kind]
-    return config(**shape, widths=widths, depths=depths, stem_stride=stem)
+    widths, depths, stem = RESNET[kind] if kind in RESNET else CONVNEXT[kind]
+    if kind in RESNET:
+        narrow = kind in BOTTLENECK
+        return ResNetConfig(**shape, widths=widths, depths=depths, stem_stride=stem, bottleneck=narrow)
+    return ConvNeXtConfig(**shape, widths=widths, depths=depths, stem_stride=stem)
+
+
+def _swin(kind: str, facts: Mapping[str, Any], patch: int) -> SwinConfig:
+    dim, depths, heads, window, version = SWIN[kind]
+    patch = patch or (4 if min(facts["size"]) > SMALL_PICTURE else 2)
+    return SwinConfig(
+        channels=facts["channels"], patch=patch, dim=dim, depths=depths, heads=heads, window=window, version=version
+    )
+
+
+def _mixer(kind: str, facts: Mapping[str, Any], patch: int) -> MixerConfig:
+    dim, depth = MIXER[kind]
+    if facts["length"] is None:
+        raise RequestError(
+            f"Encoder {kind!r} reads series of one length, and these differ; they need one such as vit-micro."
+        )
+    patch = patch or patch_for(facts["length"], 16)
+    return MixerConfig(channels=facts["channels"], length=facts["length"], patch=patch, dim=dim, depth=depth)
+
+
+def _perceptron(kind: str, facts: Mapping[str, Any], patch: int) -> PerceptronConfig:
+    dim, depth = PERCEPTRON[kind]
+    cells = MODALITIES["table"].tokenizer(facts, 0)
+    assert isinstance(cells, TableTokenizerConfig)
+    return PerceptronConfig(tokenizer=cells, dim=dim, depth=depth)
 
 
 def to_json(config: Any) -> Any:

@@ -1,7 +1,7 @@
 """Reading and writing folders in the format of `transformers`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,19 @@ from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Encoder
 from headwater.interop.huggingface.bert import Bert
 from headwater.interop.huggingface.convnext import ConvNeXt
-from headwater.interop.huggingface.family import Family, to_ours, to_theirs
+from headwater.interop.huggingface.family import Family, State, to_ours, to_theirs
+from headwater.interop.huggingface.patchtsmixer import PatchTSMixer
 from headwater.interop.huggingface.resnet import ResNet
+from headwater.interop.huggingface.swin import Swin
 from headwater.interop.huggingface.vision import Vision
 
 FAMILIES: Mapping[str, Family] = {
-    kind: family for family in (Vision(), Bert(), ResNet(), ConvNeXt()) for kind in family.kinds
+    kind: family for family in (Vision(), Bert(), ResNet(), ConvNeXt(), Swin(), PatchTSMixer()) for kind in family.kinds
 }
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+# ends of names that no model learns and every one counts afresh when it is built
+COUNTED = ("position_ids", "relative_position_index", "relative_coords_table", "inv_freq")
 # models of several towers: where the settings of the one we read stand, what it is alone, and how its weights begin
 TOWERS = {
     "clip": ("vision_config", "clip_vision_model", "vision_model."),
@@ -58,38 +64,57 @@ def find(name: str) -> Path:
         ) from error
 
 
-def load(name: str | Path) -> Loaded | None:
-    """The checkpoint as an encoder of ours; None where no family of ours is like it.
+def load(at: Path) -> Loaded | None:
+    """The checkpoint in this folder as an encoder of ours; None where no family of ours is like it.
 
     Raises RequestError for a folder that is no checkpoint, for weights in pickles, and where a weight is missing, is left
-    over, or a setting is not among what our encoder does.
+    over, has another shape, or a setting is not among what our encoder does.
     """
-    at = find(str(name))
-    config = _json(at / "config.json", required=True)
-    theirs = read_weights(at)
-    kind = config.get("model_type", "")
+    config, processor = read_config(at), read_processor(at)
+    kind, front = str(config.get("model_type")), ""
     if kind in TOWERS:
-        inner, kind, start = TOWERS[kind]
+        inner, kind, front = TOWERS[kind]
         config = {**config[inner], "model_type": kind}
-        theirs = {k.removeprefix(start): v for k, v in theirs.items() if k.startswith(start)}
     family = FAMILIES.get(kind)
     if family is None:
         return None
-    processor = _json(at / "preprocessor_config.json")
-    if (at / "tokenizer.json").is_file():
-        processor["tokenizer"] = (at / "tokenizer.json").read_text()
-    architecture = family.architecture(config, processor)
-    rules = family.rules(config)
-    theirs = _bare(theirs, {n for r in rules for n in ([r.theirs] if isinstance(r.theirs, str) else r.theirs)})
-    ours = to_ours(rules, theirs) | family.constants(config, processor)
+    try:
+        return _loaded(family, kind, config, processor, read_weights(at), front)
+    except KeyError as error:
+        raise RequestError(f"{at}: {CONFIG} of a {kind} names no {error}.") from error
+    except RequestError as error:
+        raise RequestError(str(error) if str(at) in str(error) else f"{at}: {error}") from error
+
+
+def _loaded(
+    family: Family, kind: str, config: Mapping[str, Any], processor: Mapping[str, Any], state: State, front: str
+) -> Loaded:
+    architecture, rules = family.architecture(config, processor), family.rules(config)
+    wanted = [name for r in rules for name in ([r.theirs] if isinstance(r.theirs, str) else r.theirs)]
+    if front:
+        state = {k: v for k, v in state.items() if k.startswith(front)}
+    bare = _bare(state, wanted)
+    if not any(name in bare for name in wanted):
+        found = next(iter(state), "nothing")
+        raise RequestError(f"the weights are not those of a {kind}: expected such as {wanted[0]}, found {found}.")
+    lacking = [name for name in wanted if name not in bare]
+    if lacking:
+        raise RequestError(f"the checkpoint lacks {len(lacking)} weights of a {kind}, such as {lacking[0]}.")
+    over = [n for n in sorted({*bare} - {*wanted}) if not n.startswith(family.left) and not n.endswith(COUNTED)]
+    if over:
+        raise RequestError(
+            f"{len(over)} weights of the checkpoint, such as {over[0]}, are not part of a {kind} as its {CONFIG} describes it."
+        )
     encoder = architecture.build()
-    missing, unknown = encoder.load_state_dict(ours, strict=False)
-    missing = [m for m in missing if not m.endswith(("normalise.mean", "normalise.std"))]
-    used = {n for r in rules for n in ([r.theirs] if isinstance(r.theirs, str) else r.theirs)}
-    over = [n for n in theirs if n not in used and not n.startswith(family.left)]
-    if missing or unknown or over:
-        named = (missing + list(unknown) + over)[0]
-        raise RequestError(f"hf:{name}: the weight {named!r} has no counterpart; this is no plain {kind} checkpoint.")
+    own = encoder.state_dict()
+    ours = to_ours(rules, bare) | family.constants(config, processor)
+    for name, value in own.items():
+        if name not in ours:
+            raise RequestError(f"nothing in the checkpoint gives our {name}.")
+        if ours[name].shape != value.shape:
+            has, takes = tuple(ours[name].shape), tuple(value.shape)
+            raise RequestError(f"the weights of our {name} have shape {has}, where {CONFIG} asks for {takes}.")
+    encoder.load_state_dict(ours)
     return Loaded(encoder.eval(), architecture, family.preprocessing(config, processor), kind)
 
 
@@ -104,11 +129,11 @@ def save(
     state = encoder.state_dict()
     weights = {k: v.contiguous().clone() for k, v in to_theirs(family.rules(config), state).items()}
     out.mkdir(parents=True, exist_ok=True)
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "config.json").write_text(json.dumps(config, indent=1))
+    save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
+    (out / CONFIG).write_text(json.dumps(config, indent=1))
     processor = family.processor(architecture, preprocessing, state)
     if processor:
-        (out / "preprocessor_config.json").write_text(json.dumps(processor, indent=1))
+        (out / PROCESSORS[0]).write_text(json.dumps(processor, indent=1))
     tokenizer = preprocessing.get("read", {}).get("tokenizer")
     if tokenizer:
         (out / "tokenizer.json").write_text(tokenizer)
@@ -130,45 +155,70 @@ def _written_by(
     raise RequestError(reasons[0] if modality == "image" or len(reasons) == 1 else reasons[1])
 
 
+def read_config(at: Path) -> dict[str, Any]:
+    if not (at / CONFIG).is_file():
+        raise RequestError(f"{at} holds no {CONFIG}; it is no checkpoint of transformers.")
+    return _json(at / CONFIG)
+
+
+def read_processor(at: Path) -> dict[str, Any]:
+    """How samples are prepared, and under "tokenizer" the text of tokenizer.json; empty where the folder does not say."""
+    name = next((n for n in PROCESSORS if (at / n).is_file()), None)
+    found = {} if name is None else _json(at / name)
+    for part in ("image_processor", "video_processor", "feature_extractor"):
+        if isinstance(found.get(part), dict):
+            found = found[part]
+    if (at / "tokenizer.json").is_file():
+        found["tokenizer"] = (at / "tokenizer.json").read_text()
+    return found
+
+
+def weight_files(at: Path) -> list[Path]:
+    """The safetensors of a checkpoint: one, or the parts that its index lists."""
+    index = at / f"{WEIGHTS}.index.json"
+    if (at / WEIGHTS).is_file() or not index.is_file():
+        names = [WEIGHTS]
+    else:
+        names = sorted({*_json(index).get("weight_map", {}).values()})
+        if bad := [n for n in names if Path(n).name != n]:
+            raise RequestError(f"{index} names a file outside its folder: {bad[0]}.")
+    gone = [n for n in names if not (at / n).is_file()]
+    pickled = sorted(p.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in at.glob(kind))
+    if gone and pickled and not index.is_file():
+        raise RequestError(
+            f"{at} holds its weights as a pickle ({pickled[0]}), which can run any code when it is opened, and is not read. "
+            "Convert it where you trust it: transformers' AutoModel.from_pretrained(...).save_pretrained(...) writes safetensors."
+        )
+    if gone:
+        raise RequestError(f"{at} lacks {gone[0]} ({len(gone)} of {len(names)} files of weights).")
+    return [at / n for n in names]
+
+
 def read_weights(at: Path) -> dict[str, Tensor]:
-    index = at / "model.safetensors.index.json"
-    files = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
-    if not (at / files[0]).is_file():
-        if any(at.glob("*.bin")) or any(at.glob("*.pt")) or any(at.glob("*.pth")):
-            raise RequestError(
-                f"{at} holds weights as pickles only, which can run any code when they are opened. Convert them where you "
-                "trust them: transformers' AutoModel.from_pretrained(...).save_pretrained(...) writes safetensors."
-            )
-        raise RequestError(f"{at} holds no model.safetensors; it is no checkpoint of transformers.")
+    """All weights, those of half precision as float32."""
     found: dict[str, Tensor] = {}
-    for file in files:
+    for file in weight_files(at):
         try:
-            found |= load_file(at / Path(file).name)
+            found |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise RequestError(f"{at / file} cannot be read ({error}).") from error
+            raise RequestError(f"{file} cannot be read ({error}).") from error
     return {k: v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in found.items()}
 
 
-def _bare(theirs: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """The weights by their names in the bare model: what stands in front of all of them ("vit.", "bert.") is cut off, and
-    what belongs to a head is left out."""
-    if wanted <= set(theirs):
-        return theirs
-    some = next(iter(sorted(wanted)))
-    for name in theirs:
-        if name.endswith(f".{some}"):
-            start = name.removesuffix(some)
-            return {k.removeprefix(start): v for k, v in theirs.items() if k.startswith(start)}
-    return theirs
+def _bare(state: State, wanted: Sequence[str]) -> dict[str, Tensor]:
+    """The weights by their names in the bare model: what stands in front of them ("vit.", "bert.") is cut off, and what
+    stands beside it, such as a classifier, is left behind."""
+    fronts = {k.removesuffix(name) for name in (wanted[0], wanted[-1]) for k in state if k.endswith(name)} | {""}
+    # the one under which most of the wanted names stand; of equals the shortest
+    front = max(sorted(fronts, key=len), key=lambda f: sum(f + name in state for name in wanted))
+    return {k.removeprefix(front): v for k, v in state.items() if k.startswith(front)}
 
 
-def _json(at: Path, required: bool = False) -> dict[str, Any]:
-    if not at.is_file():
-        if required:
-            raise RequestError(f"{at.parent} holds no {at.name}; it is no checkpoint of transformers.")
-        return {}
+def _json(at: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(at.read_text())
+        found = json.loads(at.read_text())
     except ValueError as error:
-        raise RequestError(f"{at} is no JSON ({error}).") from error
+        raise RequestError(f"{at} is damaged: it is no JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"{at} is damaged: it holds no JSON object.")
     return found
