@@ -102,6 +102,8 @@ def tensor(array: np.ndarray, modality: str, last: bool = False) -> Tensor:
         array = array.astype(np.uint8) * np.uint8(255)
     elif modality == "image" and array.dtype == np.uint16:
         array = array.astype(np.float32) / np.float32(65535)
+    elif modality == "audio" and array.dtype.kind == "i":
+        array = array.astype(np.float32) / np.float32(-float(np.iinfo(array.dtype).min))
     elif modality not in PICTURES or array.dtype != np.uint8:
         array = array.astype(np.float32)
     return torch.from_numpy(np.array(array, order="C"))

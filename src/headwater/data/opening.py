@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.data import archive, array, builtin, dataset, graph, index, labels, series, table, text
+from headwater.data import archive, array, audio, builtin, dataset, graph, index, labels, pieces, table, text, ts
 from headwater.data.files import FileSource
 from headwater.data.labels import Labels
 from headwater.data.reader import Reader
@@ -36,14 +36,14 @@ Opener = Callable[[Disk | Remote, str, str | None, str], Source]
 AS: Mapping[tuple[str, str], Opener] = {
     **{("text", end): text.open_lines for end in ("txt", "md", "jsonl", "ndjson")},
     **{("text", end): text.open_column for end in table.ENDINGS},
-    **{("series", end): series.open_table for end in table.ENDINGS},
+    **{("series", end): pieces.open_table for end in table.ENDINGS},
     **{("graph", end): graph.open_edges for end in table.ENDINGS},
     ("graph", "json"): graph.open_graph,
 }
 
 # what opens a single file with an ending that is nothing else
 ALONE: Mapping[str, Opener] = {
-    "ts": series.open_ts,
+    "ts": ts.open_ts,
     "graphml": graph.open_graph,
     "gml": graph.open_graph,
     "gexf": graph.open_graph,
@@ -52,15 +52,37 @@ ALONE: Mapping[str, Opener] = {
 }
 
 
-def open(what: Any, *, labels: str | None = None, name: str | None = None, modality: str | None = None) -> Source:
+def open(
+    what: Any,
+    *,
+    labels: str | None = None,
+    name: str | None = None,
+    modality: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+) -> Source:
     """Opens data of any accepted form; `docs/data.md` lists them.
 
     labels     a column of a table; or for files "labels.csv" or "labels.csv:column"
     name       what messages and reports call the data
     modality   what to read the data as, where files or arrays could be several things; a path may say it too, as in
                "video:clips/"
+    reading    how to read it, where not as the data suggest: {"rate": 16000, "seconds": 5.0} of sound (of an array, the
+               rate that it is at), {"window": 512, "stride": 256} of series; the page of each modality names them
     Raises RequestError where there is nothing to open, or nothing in it can be read.
     """
+    source = _opened(what, labels, name, modality)
+    asked = dict(reading or {})
+    if isinstance(source, array.Memory | array.Mapped) and source.modalities == ("audio",):
+        source = audio.sounding(source, asked)
+    for kind in source.modalities if asked else ():
+        for field in asked:
+            if field not in source.reading(kind):
+                raise unknown(f"way of reading {MODALITIES[kind].plural}", field, source.reading(kind))
+        source = source.conform(kind, asked)
+    return source
+
+
+def _opened(what: Any, labels: str | None, name: str | None, modality: str | None) -> Source:
     if isinstance(what, Source):
         _no_labels(labels, what.name)
         return what

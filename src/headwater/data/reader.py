@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from io import BufferedIOBase
 from typing import Any, ClassVar
 
 from headwater.core.types import Sample
@@ -23,13 +24,21 @@ class Reader(ABC):
 
     @abstractmethod
     def decode(self, data: bytes, item: str) -> Sample:
-        """Raises `Unreadable(item, why)`."""
+        """The whole file. Raises `Unreadable(item, why)`."""
+
+    def pieces(self, file: BufferedIOBase) -> int:
+        """How many items a file is cut into, its header read alone where that tells; 1 for a damaged one."""
+        return 1
+
+    def piece(self, file: BufferedIOBase, item: str, k: int) -> Sample:
+        """Item k of those, no more of the file read than it takes. Raises `Unreadable`."""
+        return self.decode(file.read(), item)
 
     def channels(self, data: bytes) -> int | None:
         """The channels of a file where its header alone tells."""
         return None
 
-    def settled(self, files: Sequence[bytes]) -> tuple["Reader", tuple[str, ...]]:
+    def settled(self, files: Sequence[BufferedIOBase]) -> tuple["Reader", tuple[str, ...]]:
         """The reader for a set of which these are a few files, and what a user should know of the choice."""
         return self, ()
 

@@ -8,7 +8,8 @@ from headwater.data.graph import GraphReader
 from headwater.data.image import ImageReader
 from headwater.data.points import PointsReader
 from headwater.data.reader import Reader
-from headwater.data.series import SeriesReader, WfdbReader
+from headwater.data.recordings import WfdbReader
+from headwater.data.series import SeriesReader
 from headwater.data.text import TextReader
 from headwater.data.video import VideoReader
 from headwater.data.volume import VolumeReader

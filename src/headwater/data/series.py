@@ -1,223 +1,244 @@
-"""Series as float32 [c t]: CSV files of one series each, long tables, aeon's .ts files and WFDB records.
+"""Series as float32 [c t] from files of one series each: the columns of a CSV or Parquet file are its channels.
 
 A value that is missing is NaN, and stays so: the tokenizer passes over it.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BufferedIOBase
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable
-from headwater.core.types import Sample
-from headwater.data.labels import Labels, encode
 from headwater.data.reader import Reader
-from headwater.data.source import Source, digest
-from headwater.data.stores import Disk, Remote, unpack
 
 TIME = ("time", "timestamp", "date", "datetime", "t")
 UNEVEN = 0.01  # steps that differ by more than this share are resampled
-WINDOW = 256  # samples of a piece of a long series
-
-
-def columns(table: pa.Table, item: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """(values [c t], times in seconds or steps). Raises `Unreadable` for a column that is no numbers, and for times that
-    run backwards."""
-    time = next((c for c in table.column_names if c.lower() in TIME), None)
-    values = []
-    for name in table.column_names:
-        if name == time:
-            continue
-        kind = table.schema.field(name).type
-        if not (
-            pa.types.is_integer(kind)
-            or pa.types.is_floating(kind)
-            or pa.types.is_null(kind)
-            or pa.types.is_boolean(kind)
-        ):
-            raise Unreadable(item, f"the column {name} holds {kind}; a series is made of numbers")
-        values.append(table[name].cast(pa.float64(), safe=False).to_numpy())
-    if not values or not table.num_rows:
-        raise Unreadable(item, "it has no column of numbers" if not values else "it has no rows")
-    if time is None:
-        return np.stack(values), None
-    stamps = table[time]
-    if pa.types.is_temporal(stamps.type):
-        stamps = pc.divide(stamps.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
-    elif not (pa.types.is_integer(stamps.type) or pa.types.is_floating(stamps.type)):
-        raise Unreadable(item, f"the times in the column {time} are {stamps.type}, neither numbers nor dates")
-    at = stamps.cast(pa.float64(), safe=False).to_numpy()
-    if (np.diff(at) <= 0).any():
-        raise Unreadable(item, f"the times in the column {time} run backwards or stand still")
-    return np.stack(values), at
-
-
-def evenly(values: np.ndarray, times: np.ndarray | None) -> np.ndarray:
-    """The series at its usual step: between uneven times by linear interpolation; NaN within gaps of three steps and more."""
-    if times is None or len(times) < 3:
-        return values
-    steps = np.diff(times)
-    step = float(np.median(steps))
-    if np.abs(steps - step).max() <= UNEVEN * step:
-        return values
-    at = times[0] + step * np.arange(round((times[-1] - times[0]) / step) + 1)
-    known = [
-        np.interp(at, times[~np.isnan(row)], row[~np.isnan(row)]) if (~np.isnan(row)).any() else at * np.nan
-        for row in values
-    ]
-    after = np.searchsorted(times, at, side="left").clip(0, len(times) - 1)
-    before = (np.searchsorted(times, at, side="right") - 1).clip(0)
-    gap = (times[after] - times[before]) > 3 * step
-    return np.where(gap, np.nan, np.stack(known))
+GAP = 3  # so many steps without a value are a gap, which is not bridged
+SPARSE = 100  # at most so many samples are made of one
+LOOK = 16  # files that are parsed to settle how to read all
+LONG, PIECE = 4096, 1024  # samples: longer files are cut into pieces of so many
 
 
 @dataclass(frozen=True)
-class SeriesReader(Reader):
-    """One series per file: the columns of a CSV are its channels, but for a column of times; or a WFDB record."""
+class Recording:
+    """names of the channels, values [c t], and times in seconds or in whatever unit they come; None: one step each."""
 
+    names: tuple[str, ...]
+    values: Float64[np.ndarray, "c t"]
+    times: Float64[np.ndarray, " t"] | None = None
+
+    def step(self) -> float:
+        return 0.0 if self.times is None or len(self.times) < 2 else float(np.median(np.diff(self.times)))
+
+
+@dataclass(frozen=True)
+class SeriesFiles(Reader):
+    """Files of one series each. Uneven times are resampled to their usual step.
+
+    columns          the channels by name, in this order; none: whatever a file has, as it stands
+    step             the time from sample to sample; 0: each file's own
+    window, stride   a file longer than `window` samples is cut into pieces of that length, beginning every `stride`
+                     samples (0: one after the other); what is left at the end is left out. 0: every file whole
+    """
+
+    columns: tuple[str, ...] = ()
+    step: float = 0.0
+    window: int = 0
+    stride: int = 0
     modality = "series"
+
+    @abstractmethod
+    def recording(self, data: bytes, item: str) -> Recording:
+        """What the file says. Raises `Unreadable`."""
+
+    def length(self, data: bytes) -> int:
+        """Samples at the wanted step. Raises `Unreadable`."""
+        return self.decode(data, "").shape[1]
+
+    def decode(self, data: bytes, item: str) -> Float32[Tensor, "c t"]:
+        found = self.recording(data, item)
+        if lost := [c for c in self.columns if c not in found.names]:
+            raise Unreadable(item, f"it has no column {', '.join(lost)}; it has {', '.join(found.names)}")
+        values = found.values[[found.names.index(c) for c in self.columns]] if self.columns else found.values
+        values = evenly(values, found.times, item, self.step)
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+    def pieces(self, file: BufferedIOBase) -> int:
+        if not self.window:
+            return 1
+        try:
+            return len(windows(self.length(file.read()), self.window, self.stride))
+        except Unreadable:
+            return 1
+
+    def piece(self, file: BufferedIOBase, item: str, k: int) -> Float32[Tensor, "c t"]:
+        whole = self.decode(file.read(), item)
+        start, end = windows(whole.shape[1], self.window, self.stride)[k]
+        return whole[:, start:end].clone()
+
+    def settled(self, files: Sequence[BufferedIOBase]) -> tuple["SeriesFiles", tuple[str, ...]]:
+        found: list[Recording] = []
+        for file in files[:LOOK]:
+            try:
+                found.append(self.recording(file.read(), ""))
+            except Unreadable:
+                continue
+        if not found:
+            return self, ()
+        notes: list[str] = []
+        reader = self
+        sets = Counter(r.names for r in found)
+        usual, count = sets.most_common(1)[0]
+        if not self.columns and len(usual) > 1 and 2 * count > len(found):
+            reader = replace(reader, columns=usual)
+            if others := len(found) - count:
+                notes.append(
+                    f"{others} of {len(found)} series looked at have other columns than {', '.join(usual)}, which are read."
+                )
+        steps = Counter(float(f"{r.step():.6g}") for r in found if r.step())
+        if steps and not self.step:
+            reader = replace(reader, step=steps.most_common(1)[0][0])
+        if changed := sum(r.times is not None and not even(r.times, reader.step) for r in found):
+            notes.append(f"{changed} of {len(found)} series looked at are resampled to a step of {reader.step:g}.")
+        longest = max(r.values.shape[1] for r in found)
+        if longest > LONG and not self.window:
+            reader = replace(reader, window=PIECE)
+        if reader.window and longest > reader.window:
+            every = reader.stride or reader.window
+            notes.append(
+                f"Series of up to {longest} samples are cut into pieces of {reader.window}, one every {every}; "
+                "reading={'window': ..., 'stride': ...} cuts them otherwise."
+            )
+        return reader, tuple(notes)
+
+    def reading(self) -> dict[str, Any]:
+        return {"columns": [*self.columns], "step": self.step, "window": self.window, "stride": self.stride}
+
+    def conform(self, wanted: Mapping[str, Any]) -> "SeriesFiles":
+        made = {**wanted, "columns": tuple(wanted["columns"])} if "columns" in wanted else wanted
+        return replace(self, **made)
+
+
+@dataclass(frozen=True)
+class SeriesReader(SeriesFiles):
+    """CSV and Parquet files: every column a channel, but for one named time, timestamp, date, datetime or t."""
+
     endings = frozenset[str]()
     named = frozenset({"csv", "tsv", "parquet"})
 
-    def decode(self, data: bytes, item: str) -> Float32[Tensor, "c t"]:
+    def recording(self, data: bytes, item: str) -> Recording:
         from headwater.data.table import parsed
 
         try:
-            table = parsed(data)
+            return recorded(parsed(_with_header(data)), item, self.columns)
         except RequestError as error:
             raise Unreadable(item, str(error)) from error
-        values = evenly(*columns(table, item))
-        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
-class Pieces(Source):
-    """Series in memory, of their own lengths."""
-
-    modalities = ("series",)
-
-    def __init__(
-        self,
-        name: str,
-        values: list[np.ndarray],
-        labels: Labels | None = None,
-        ids: list[str] | None = None,
-        at: str = "",
-        notes: tuple[str, ...] = (),
-    ) -> None:
-        self.name, self.values, self._ids, self._at, self.notes = name, values, ids, at, notes
-        if labels is not None:
-            self.labels, self.classes, self.notes = labels.values, labels.classes, notes + labels.notes
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def read(self, i: int) -> dict[str, Sample]:
-        return {"series": torch.from_numpy(np.ascontiguousarray(self.values[i], np.float32))}
-
-    def id(self, i: int) -> str:
-        return str(i) if self._ids is None else self._ids[i]
-
-    def path(self, i: int) -> str:
-        return self._at
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(*(np.ascontiguousarray(v).tobytes() for v in self.values))
+def recorded(table: pa.Table, item: str, wanted: Sequence[str] = ()) -> Recording:
+    """A table as a series. Raises `Unreadable` for a column that holds no numbers, for times that run backwards, and where
+    there is nothing. Columns that are not among those `wanted` are not looked at."""
+    at = next((j for j, c in enumerate(table.column_names) if c.lower() in TIME), None)
+    names, values = [], []
+    for j, name in enumerate(table.column_names):
+        if j == at or (wanted and name not in wanted):
+            continue
+        kind = table.schema.field(j).type
+        if not any(
+            test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_null, pa.types.is_boolean)
+        ):
+            raise Unreadable(item, f"the column {name} holds {kind}; a series is made of numbers")
+        names.append(name)
+        values.append(table.column(j).cast(pa.float64(), safe=False).to_numpy())
+    if not values or not table.num_rows:
+        raise Unreadable(item, "it has no column of numbers" if not values else "it has no rows")
+    times = None if at is None else _times(table.column(at), table.column_names[at], item)
+    return Recording(tuple(names), np.stack(values), times)
 
 
-def open_table(place: Disk | Remote, at: str, labels: str | None, name: str) -> Source:
-    """A table with a column named id or series: one series per value of it. Otherwise one long series, cut into pieces of
-    256 samples, half over the next."""
-    from headwater.data.table import arrow_table
+def _times(column: pa.ChunkedArray, name: str, item: str) -> Float64[np.ndarray, " t"]:
+    if pa.types.is_temporal(column.type):
+        column = pc.divide(column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
+    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise Unreadable(item, f"the times in the column {name} are {column.type}, neither numbers nor dates")
+    times = column.cast(pa.float64(), safe=False).to_numpy()
+    if np.isnan(times).any():
+        raise Unreadable(item, f"{int(np.isnan(times).sum())} times in the column {name} are missing")
+    back = np.flatnonzero(np.diff(times) <= 0)
+    if len(back):
+        row = int(back[0]) + 1
+        raise Unreadable(
+            item,
+            f"the times in the column {name} run backwards or stand still at row {row} ({times[row - 1]:g}, {times[row]:g})",
+        )
+    return times
 
-    table = arrow_table(at, place)
-    key = next((c for c in table.column_names if c.lower() in ("id", "series", "unique_id")), None)
+
+def _with_header(data: bytes) -> bytes:
+    """A CSV file whose first line holds nothing but numbers has no header; it gets one."""
+    line = data[: 1 << 16].split(b"\n", 1)[0]
+    mark = max(b",;\t", key=line.count)
+    cells = line.strip().split(bytes([mark]))
     try:
-        if key is None:
-            values = evenly(*columns(table if labels is None else table.drop_columns([labels]), name))
-            starts = range(0, max(1, values.shape[1] - WINDOW + 1), WINDOW // 2)
-            note = f"One series of {values.shape[1]} samples, read as pieces of {WINDOW}, each half over the next."
-            pieces = [values[:, s : s + WINDOW] for s in starts]
-            ids = [f"{s}-{s + p.shape[1]}" for s, p in zip(starts, pieces, strict=True)]
-            return Pieces(name, pieces, ids=ids, at=place.url(at), notes=(note,))
-        codes = table[key].combine_chunks().dictionary_encode()
-        names = [str(v) for v in codes.dictionary.to_pylist()]
-        order = codes.indices.to_numpy()
-        found, marks = [], []
-        rest = table.drop_columns([key])
-        for k in range(len(names)):
-            rows = rest.take(np.flatnonzero(order == k))
-            if labels is not None:
-                marks.append(rows[labels][0].as_py())
-                rows = rows.drop_columns([labels])
-            found.append(evenly(*columns(rows, names[k])))
-    except Unreadable as error:
-        raise RequestError(f"The series in {at} cannot be read: {error.item}: {error.why}.") from error
-    made = None if labels is None else encode(pa.array(marks), f"The column {labels}")
-    return Pieces(name, found, made, names, place.url(at))
+        [float(c) for c in cells]
+    except ValueError:
+        return data
+    return bytes([mark]).join(b"column %d" % j for j in range(len(cells))) + b"\n" + data
 
 
-def open_ts(place: Disk | Remote, at: str, labels: str | None, name: str) -> Source:
-    """aeon's and sktime's format: a header of @lines, then a series per line, channels apart by colons, the class last."""
-    text = place.read(at).decode(errors="replace")
-    header, _, body = text.partition("@data")
-    if not body:
-        raise RequestError(f"The file {at} has no line @data; it is no series in aeon's format.")
-    has_class = any(line.lower().startswith("@classlabel true") for line in header.splitlines())
-    has_target = any(line.lower().startswith("@targetlabel true") for line in header.splitlines())
-    values, marks = [], []
-    for number, line in enumerate(body.strip().splitlines()):
-        parts = line.strip().split(":")
-        if has_class or has_target:
-            marks.append(parts.pop())
-        try:
-            rows = [np.array([np.nan if v.strip() == "?" else float(v) for v in p.split(",")]) for p in parts]
-        except ValueError as error:
-            raise RequestError(f"Series {number} of {at} is not made of numbers ({error}).") from error
-        longest = max(map(len, rows))
-        values.append(np.stack([np.pad(r, (0, longest - len(r)), constant_values=np.nan) for r in rows]))
-    if not values:
-        raise RequestError(f"The file {at} holds no series.")
-    made = None
-    if marks:
-        made = encode(pa.array([float(m) for m in marks] if has_target else marks), f"The labels of {name}")
-    return Pieces(name, values, made, at=place.url(at))
+def windows(length: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """(start, end) of each piece of a series; all of it where it is no longer than a window."""
+    if not window or length <= window:
+        return [(0, length)]
+    return [(s, s + window) for s in range(0, length - window + 1, stride or window)]
 
 
-@dataclass(frozen=True)
-class WfdbReader(Reader):
-    """Records of PhysioNet's format: a header and its signals, at the rate that is settled by the first."""
-
-    modality = "series"
-    endings = frozenset({"hea"})
-    beside = frozenset({"dat", "atr"})
-
-    def decode(self, data: bytes, item: str) -> Float32[Tensor, "c t"]:
-        files = unpack(data)
-        if files is None:
-            raise Unreadable(item, "a record is a header and its signals; the header alone was given")
-        wfdb = _wfdb()
-        stem = Path(item).stem
-        with TemporaryDirectory() as aside:
-            for file, content in files:
-                (Path(aside) / Path(file).name).write_bytes(content)
-            try:
-                values = wfdb.rdrecord(str(Path(aside) / stem)).p_signal
-            except Exception as error:  # wfdb raises many kinds on damaged files
-                raise Unreadable(item, f"the record cannot be read ({type(error).__name__}: {error})") from error
-        return torch.from_numpy(np.ascontiguousarray(values.T, np.float32))
+def even(times: Float64[np.ndarray, " t"], step: float = 0.0) -> bool:
+    """Whether all steps are alike and, if a step is given, are that one."""
+    steps = np.diff(times)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    wanted = step or usual
+    return bool((np.abs(steps - wanted) <= UNEVEN * wanted).all())
 
 
-def _wfdb() -> Any:
-    try:
-        import wfdb
-    except ImportError as error:
-        raise RequestError("WFDB records need wfdb: pip install 'headwater[medical]'") from error
-    return wfdb
+def evenly(
+    values: Float64[np.ndarray, "c t"], times: Float64[np.ndarray, " t"] | None, item: str = "", step: float = 0.0
+) -> Float64[np.ndarray, "c s"]:
+    """The series at `step`, or at its usual one: linear between known values, the mean of a step where they lie closer,
+    NaN in gaps of three steps and more. What is even already stays as it is.
+
+    Raises `Unreadable` where the times leave nearly everything out."""
+    if times is None or len(times) < 2 or even(times, step):
+        return values
+    usual = float(np.median(np.diff(times)))
+    wanted = step or usual
+    count = int(np.floor((times[-1] - times[0]) / wanted + UNEVEN)) + 1
+    if count > SPARSE * len(times):
+        raise Unreadable(
+            item, f"{len(times)} samples are spread over {count} steps of {wanted:g}; the times must be wrong"
+        )
+    at = times[0] + wanted * np.arange(count)
+    out = np.full((len(values), count), np.nan)
+    for row, made in zip(values, out, strict=True):
+        known = ~np.isnan(row)
+        if not known.any():
+            continue
+        when, what = times[known], row[known]
+        made[:] = np.interp(at, when, what, left=np.nan, right=np.nan)
+        after = np.searchsorted(when, at).clip(0, len(when) - 1)
+        before = (np.searchsorted(when, at, side="right") - 1).clip(0)
+        made[(when[after] - when[before]) > GAP * max(usual, wanted)] = np.nan
+        if wanted > 1.5 * usual:
+            bins = np.floor((when - times[0]) / wanted + 0.5).astype(np.int64)
+            n, total = (np.bincount(bins, w, count + 1)[:count] for w in (None, what))
+            made[n > 0] = (total / np.maximum(n, 1))[n > 0]
+    return out

@@ -63,6 +63,10 @@ class Source(ABC):
         """The full path or URL of an item; "" for data in memory."""
         return ""
 
+    def group(self, i: int) -> str:
+        """What item i was cut from, such as a recording: a split keeps what belongs together on one side."""
+        return self.id(i)
+
     def reading(self, modality: str) -> dict[str, Any]:
         """How samples of this modality are read, as JSON can hold it: a sampling rate, the names of columns."""
         return {}
@@ -139,6 +143,9 @@ class Subset(Source):
     def path(self, i: int) -> str:
         return self.source.path(int(self.indices[i]))
 
+    def group(self, i: int) -> str:
+        return self.source.group(int(self.indices[i]))
+
     def reading(self, modality: str) -> dict[str, Any]:
         return self.source.reading(modality)
 
@@ -174,7 +181,8 @@ def split(source: Source, test: float | int, seed: int) -> tuple[Subset, Subset]
 
     Labelled data are stratified: every class gives its share, the remainders going to the largest fractions (items
     without a label are a class of their own). Which items of a class are taken depends on the seed and their ids alone,
-    not on their order.
+    not on their order. Pieces of one recording stay together, but for at most one recording per class, which fills the
+    count.
     """
     n = len(source)
     count = round(n * test) if isinstance(test, float) else test
@@ -182,7 +190,7 @@ def split(source: Source, test: float | int, seed: int) -> tuple[Subset, Subset]
         raise RequestError(
             f"A split of {source.name} with test={test} leaves {count} of {n} items for testing; both sides need some."
         )
-    rank = np.fromiter((mix(seed, source.id(i)) for i in range(n)), dtype=np.int64, count=n)
+    rank = np.fromiter((mix(seed, source.group(i)) for i in range(n)), dtype=np.int64, count=n)
     strata = source.labels if source.labels is not None and source.labels.dtype.kind == "i" else np.zeros(n, np.int64)
     kinds, sizes = np.unique(strata, return_counts=True)
     ideal = sizes * (count / n)

@@ -12,6 +12,7 @@ import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import BufferedIOBase, BufferedReader, BytesIO
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,9 @@ class Disk:
         with open(path, "rb") as file:
             file.seek(start)
             return file.read() if end is None else file.read(end - start)
+
+    def open(self, path: str) -> BufferedIOBase:
+        return open(path, "rb")
 
     def stamp(self, path: str) -> str:
         """Size and modification time: what tells one version of a file from the next."""
@@ -53,6 +57,10 @@ class Remote:
     def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         data: bytes = self.fs.cat_file(path, start=start, end=end)
         return data
+
+    def open(self, path: str) -> BufferedIOBase:
+        file = self.fs.open(path, "rb")
+        return file if isinstance(file, BufferedIOBase) else BufferedReader(file)
 
     def stamp(self, path: str) -> str:
         try:
@@ -86,6 +94,10 @@ class Store(ABC):
     def load(self, i: int) -> bytes:
         """Raises `Unreadable` for what cannot be read."""
 
+    def open(self, i: int) -> BufferedIOBase:
+        """To read a part of it without the rest, where that can be; close it soon. Raises `Unreadable`."""
+        return BytesIO(self.load(i))
+
     @abstractmethod
     def fingerprint(self) -> str: ...
 
@@ -105,10 +117,19 @@ class Files(Store):
     def load(self, i: int) -> bytes:
         try:
             return self.place.read(self._at(i))
-        except FileNotFoundError as error:
-            raise Unreadable(self.name(i), "the file does not exist") from error
         except OSError as error:
-            raise Unreadable(self.name(i), f"the file cannot be read ({error.strerror or error})") from error
+            raise self._unreadable(i, error) from error
+
+    def open(self, i: int) -> BufferedIOBase:
+        try:
+            return self.place.open(self._at(i))
+        except OSError as error:
+            raise self._unreadable(i, error) from error
+
+    def _unreadable(self, i: int, error: OSError) -> Unreadable:
+        if isinstance(error, FileNotFoundError):
+            return Unreadable(self.name(i), "the file does not exist")
+        return Unreadable(self.name(i), f"the file cannot be read ({error.strerror or error})")
 
     def fingerprint(self) -> str:
         made = blake2b(digest_size=8)

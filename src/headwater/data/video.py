@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BufferedIOBase
 from typing import Any
 
 import numpy as np
@@ -101,12 +102,12 @@ class VideoReader(Reader):
         top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
         return np.ascontiguousarray(picture[top : top + side, left : left + side].transpose(2, 0, 1))
 
-    def settled(self, files: Sequence[bytes]) -> tuple["VideoReader", tuple[str, ...]]:
+    def settled(self, files: Sequence[BufferedIOBase]) -> tuple["VideoReader", tuple[str, ...]]:
         if self.size:
             return self, ()
-        for data in files:
+        for file in files:
             try:
-                side = replace(self, frames=1).decode(data, "").shape[-1]
+                side = replace(self, frames=1).decode(file.read(), "").shape[-1]
             except Unreadable:
                 continue
             size = side // 8 * 8 if 8 <= side <= SMALL else LARGE

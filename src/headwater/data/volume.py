@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BufferedIOBase
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,11 @@ class VolumeReader(Reader):
         size = [max(1, round(n * f)) for n, f in zip(x.shape[1:], scale, strict=True)]
         return F.interpolate(x[None], size, mode="trilinear", align_corners=False)[0]
 
-    def settled(self, files: Sequence[bytes]) -> tuple["VolumeReader", tuple[str, ...]]:
+    def settled(self, files: Sequence[BufferedIOBase]) -> tuple["VolumeReader", tuple[str, ...]]:
         found: Counter[Spacing | None] = Counter()
-        for data in files[:16]:
+        for file in files[:16]:
             try:
-                spacing = raw(data, "")[1]
+                spacing = raw(file.read(), "")[1]
             except Unreadable:
                 continue
             found[None if spacing is None else tuple(round(s, 3) for s in spacing)] += 1  # type: ignore[index]

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from headwater.data.array import Memory
+from headwater.data.audio import Sounds
 from headwater.data.labels import Labels
 
 SOUNDS, RATE, LENGTH = 1200, 8000, 4000
@@ -55,9 +56,9 @@ def sounds(n: int) -> tuple[Float32[Tensor, "n 1 4000"], np.ndarray]:
     return torch.from_numpy(out), kinds
 
 
-def tones(name: str) -> Memory:
+def tones(name: str) -> Sounds:
     values, kinds = sounds(SOUNDS)
-    return Memory(name, {"audio": values}, Labels(kinds, KINDS), extra={"audio": {"rate": RATE}})
+    return Sounds(Memory(name, {"audio": values}, Labels(kinds, KINDS)), RATE)
 
 
 SETS = {"tones": tones}
