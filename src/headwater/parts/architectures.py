@@ -16,9 +16,11 @@ from headwater.parts.tokens import (
     GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
+    SeriesTokenizerConfig,
     SpectrogramTokenizerConfig,
     TableTokenizerConfig,
     TextTokenizerConfig,
+    WaveTokenizerConfig,
 )
 from headwater.parts.transformer import TransformerConfig
 from headwater.parts.wrapped import WrappedConfig
@@ -49,9 +51,11 @@ KINDS: dict[str, type[Any]] = {
         GraphTokenizerConfig,
         GridTokenizerConfig,
         PointsTokenizerConfig,
+        SeriesTokenizerConfig,
         SpectrogramTokenizerConfig,
         TableTokenizerConfig,
         TextTokenizerConfig,
+        WaveTokenizerConfig,
     )
 }
 
@@ -104,15 +108,17 @@ def names() -> list[str]:
 
 
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
-    """The encoder `name` for data with these facts, such as `vit-small`, `vit-small/8` (patch) or `resnet-18`.
+    """The encoder `name` for data with these facts, such as `vit-small`, `vit-small/8` (patch), `vit-small/wave` (another
+    way to make tokens, see `Modality.others`) or `resnet-18`.
 
     The facts are those of `Source.spec`.
     """
     kind, _, patch = spelled(name).partition("/")
     known = MODALITIES[modality]
-    if patch and not patch.isdigit():
+    if patch and not patch.isdigit() and (patch not in known.others or kind not in VIT):
+        also = f", or {' or '.join(known.others)}" if known.others else ""
         raise RequestError(
-            f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16."
+            f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16{also}."
         )
     for sizes, reads, make in ((SWIN, "image", _swin), (MIXER, "series", _mixer), (PERCEPTRON, "table", _perceptron)):
         if kind in sizes and modality == reads:
@@ -132,7 +138,8 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     if kind in VIT:
         dim, depth, heads = VIT[kind]
         trunk = TransformerConfig(dim=dim, depth=depth, heads=heads)
-        return TokenEncoderConfig(tokenizer=known.tokenizer(facts, int(patch or 0)), trunk=trunk)
+        tokenizer = known.others[patch](facts) if patch in known.others else known.tokenizer(facts, int(patch or 0))
+        return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk)
     if kind not in RESNET and kind not in CONVNEXT:
         raise unknown("encoder", name, names())
     if known.rank is None:

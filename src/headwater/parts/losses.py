@@ -17,8 +17,11 @@ Gather = Callable[[Tensor], Tensor]
 
 
 def standardise_patches(patches: Float[Tensor, "b n p"]) -> Float[Tensor, "b n p"]:
-    """Each patch by its own mean and deviation (MAE's target; the variance is the unbiased one, as in its code)."""
-    return (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    """Each patch by its own mean and deviation (MAE's target; the variance is the unbiased one, as in its code). NaN is
+    passed over and stays."""
+    n = (~patches.isnan()).sum(-1, keepdim=True)
+    away = patches - patches.nansum(-1, keepdim=True) / n.clamp(min=1)
+    return away / (away.square().nansum(-1, keepdim=True) / (n - 1).clamp(min=1) + 1e-6).sqrt()
 
 
 def standardise_tokens(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:

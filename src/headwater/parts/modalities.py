@@ -5,7 +5,7 @@ else fills a grid, channels and length for series and sound, columns for tables,
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headwater.core.errors import unknown
@@ -13,10 +13,12 @@ from headwater.parts.tokens import (
     GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
+    SeriesTokenizerConfig,
     SpectrogramTokenizerConfig,
     TableTokenizerConfig,
     TextTokenizerConfig,
     TokenizerConfig,
+    WaveTokenizerConfig,
 )
 from headwater.parts.views import kit
 
@@ -33,6 +35,7 @@ class Modality:
     values      behind a token stand values, which can be restored, and not a name
     dense       the encoder to begin with where a method needs no tokens; "" means the token encoder
     tokens      the encoder to begin with where it does
+    others      other ways to make tokens, by the name that follows the slash in `vit-micro/wave`
     """
 
     plural: str
@@ -42,6 +45,7 @@ class Modality:
     values: bool = True
     dense: Callable[[Facts], str] = lambda facts: ""
     tokens: Callable[[Facts], str] = lambda facts: "vit-micro"
+    others: Mapping[str, Callable[[Facts], TokenizerConfig]] = field(default_factory=dict)
 
     def encoder(self, facts: Facts, tokens: bool) -> str:
         return (not tokens and self.dense(facts)) or self.tokens(facts)
@@ -59,11 +63,10 @@ def _image(facts: Facts, patch: int) -> GridTokenizerConfig:
     return GridTokenizerConfig(modality="image", channels=facts["channels"], patch=(side, side))
 
 
-def _series(facts: Facts, patch: int) -> GridTokenizerConfig:
+def _series(facts: Facts, patch: int) -> SeriesTokenizerConfig:
     length = facts["length"]
     patch = patch or (16 if length is None else patch_for(length, 16))
-    gaps = facts.get("gaps", False)
-    return GridTokenizerConfig(modality="series", channels=facts["channels"], patch=(patch,), gaps=gaps, fill=True)
+    return SeriesTokenizerConfig(channels=facts["channels"], patch=patch, gaps=facts.get("gaps", False))
 
 
 def _table(facts: Facts, patch: int) -> TableTokenizerConfig:
@@ -91,6 +94,18 @@ def _audio(facts: Facts, patch: int) -> SpectrogramTokenizerConfig:
     sides = (patch, patch) if patch else ((8, 16) if short else (16, 16))
     mels = 64 if short else 128
     return SpectrogramTokenizerConfig(rate=facts["rate"], channels=facts["channels"], mels=mels, patch=sides)
+
+
+def _frames(facts: Facts) -> SpectrogramTokenizerConfig:
+    """40 ms of all mel bins, as in most of speech."""
+    made = _audio(facts, 0)
+    return replace(made, patch=(4, made.mels))
+
+
+def _wave(facts: Facts) -> WaveTokenizerConfig:
+    """The 20 ms of wav2vec 2.0 at 16 kHz; narrow for sounds under two seconds."""
+    short = facts["length"] is not None and facts["length"] < 2 * facts["rate"]
+    return WaveTokenizerConfig(rate=facts["rate"], channels=facts["channels"], width=64 if short else 512)
 
 
 def _points(facts: Facts, patch: int) -> PointsTokenizerConfig:
@@ -125,6 +140,10 @@ MODALITIES: Mapping[str, Modality] = {
         tokenizer=_series,
         kit=lambda f: kit.series(f["length"] or 0),
         dense=lambda f: "resnet-nano" if f["length"] is not None and not f.get("gaps") else "",
+        others={
+            "independent": lambda f: replace(_series(f, 0), independent=True, instance_norm=True),
+            "instance": lambda f: replace(_series(f, 0), instance_norm=True),
+        },
     ),
     "table": Modality(
         plural="table rows",
@@ -155,7 +174,13 @@ MODALITIES: Mapping[str, Modality] = {
         kit=lambda f: kit.graph(),
         tokens=lambda f: "gin-micro",
     ),
-    "audio": Modality(plural="sounds", rank=None, tokenizer=_audio, kit=lambda f: kit.audio()),
+    "audio": Modality(
+        plural="sounds",
+        rank=None,
+        tokenizer=_audio,
+        kit=lambda f: kit.audio(f["rate"]),
+        others={"frames": _frames, "wave": _wave},
+    ),
 }
 
 

@@ -9,17 +9,21 @@ from headwater.parts.tokens.base import Normalise, Tokenizer, coordinates, insid
 from headwater.parts.tokens.graph import GraphTokenizer, GraphTokenizerConfig
 from headwater.parts.tokens.grid import GridTokenizer, GridTokenizerConfig
 from headwater.parts.tokens.points import PointsTokenizer, PointsTokenizerConfig
+from headwater.parts.tokens.series import SeriesTokenizer, SeriesTokenizerConfig
 from headwater.parts.tokens.spectrogram import SpectrogramTokenizer, SpectrogramTokenizerConfig
 from headwater.parts.tokens.table import TableTokenizer, TableTokenizerConfig
 from headwater.parts.tokens.text import TextTokenizer, TextTokenizerConfig
+from headwater.parts.tokens.wave import WaveTokenizer, WaveTokenizerConfig
 
 TokenizerConfig = (
     GraphTokenizerConfig
     | GridTokenizerConfig
     | PointsTokenizerConfig
+    | SeriesTokenizerConfig
     | SpectrogramTokenizerConfig
     | TableTokenizerConfig
     | TextTokenizerConfig
+    | WaveTokenizerConfig
 )
 
 __all__ = [
@@ -30,6 +34,8 @@ __all__ = [
     "Normalise",
     "PointsTokenizer",
     "PointsTokenizerConfig",
+    "SeriesTokenizer",
+    "SeriesTokenizerConfig",
     "SpectrogramTokenizer",
     "SpectrogramTokenizerConfig",
     "TableTokenizer",
@@ -38,6 +44,8 @@ __all__ = [
     "TextTokenizerConfig",
     "Tokenizer",
     "TokenizerConfig",
+    "WaveTokenizer",
+    "WaveTokenizerConfig",
     "coordinates",
     "inside",
     "pick",

@@ -55,7 +55,8 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def patches(self, x: Input) -> Float[Tensor, "b n p"]:
-        """The normalised values behind each token: what a reconstruction has to predict."""
+        """The normalised values behind each token: what a reconstruction has to predict. NaN where there is nothing to
+        know, on padding and where a value is missing; `distance` passes over it."""
 
     @abstractmethod
     def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b ..."]:
@@ -69,9 +70,10 @@ class Tokenizer(nn.Module, ABC):
     def distance(
         self, guess: Float[Tensor, "b k p"], target: Float[Tensor, "b k p"], power: int = 2
     ) -> Float[Tensor, "b k"]:
-        """How wrong a reconstruction is, per token: the mean of |error| to this power over its values."""
-        error = (guess - target).abs()
-        return (error.square() if power == 2 else error).mean(-1)
+        """How wrong a reconstruction is, per token: the mean of |error| to this power over its values that are known."""
+        known = ~target.isnan()
+        error = torch.where(known, guess - target.nan_to_num(0.0), 0.0).abs()
+        return (error.square() if power == 2 else error).sum(-1) / known.sum(-1).clamp(min=1)
 
     @abstractmethod
     def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:

@@ -60,23 +60,22 @@ class GridTokenizer(Tokenizer):
         return tuple(-(-s // p) for s, p in zip(size, patch, strict=True))
 
     def patches(self, x: Input) -> Float[Tensor, "b n p"]:
-        """The normalised values of each patch, pixel by pixel with the channels of a pixel side by side."""
+        """The normalised values of each patch, pixel by pixel with the channels of a pixel side by side; NaN for what is
+        missing, and for what lies beyond a sample's extent."""
         self.grid(x)  # which says so where patches do not fit
         dense = x if isinstance(x, Tensor) else x.values
         dense = self.normalise(dense)
-        if self.config.gaps:
-            dense = dense.nan_to_num(0.0)
         if isinstance(x, Ragged):
-            dense = dense * inside(dense.shape[2:], x.extent)[:, None]  # padding is zero after normalisation too
-        return self._split(dense)
+            dense = torch.where(inside(dense.shape[2:], x.extent)[:, None], dense, torch.nan)
+        return self._split(dense, torch.nan)
 
-    def _split(self, dense: Float[Tensor, "b c ..."]) -> Float[Tensor, "b n p"]:
-        """The values of each patch; what lacks of whole patches at the end is filled with zeros."""
+    def _split(self, dense: Float[Tensor, "b c ..."], fill: float = 0.0) -> Float[Tensor, "b n p"]:
+        """The values of each patch; what lacks of whole patches at the end is filled up."""
         patch, r = self.config.patch, self.rank
         grid = tuple(-(-s // p) for s, p in zip(dense.shape[2:], patch, strict=True))
         short = [g * p - s for g, p, s in zip(grid, patch, dense.shape[2:], strict=True)]
         if any(short):
-            dense = F.pad(dense, [v for s in reversed(short) for v in (0, s)])
+            dense = F.pad(dense, [v for s in reversed(short) for v in (0, s)], value=fill)
         b, c = dense.shape[:2]
         split = dense.reshape(b, c, *[s for pair in zip(grid, patch, strict=True) for s in pair])
         outer, inner = [2 + 2 * i for i in range(r)], [3 + 2 * i for i in range(r)]
@@ -105,6 +104,9 @@ class GridTokenizer(Tokenizer):
         return inside(self.grid(x), -(-x.extent // patch)).flatten(1)
 
     def forward(self, x: Input) -> Tokens:
-        tokens = self.embed(self.patches(x))
+        patches = self.patches(x)
+        if self.config.gaps or self.config.fill or not isinstance(x, Tensor):
+            patches = patches.nan_to_num(0.0)  # the mean, after normalisation
+        tokens = self.embed(patches)
         place = coordinates(self.grid(x), tokens.device).to(tokens.dtype)
         return Tokens(tokens, self.valid(x), place.expand(len(tokens), -1, -1))

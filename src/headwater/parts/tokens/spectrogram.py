@@ -17,10 +17,13 @@ from headwater.parts.ragged import ragged_of
 from headwater.parts.tokens.base import Tokenizer
 from headwater.parts.tokens.grid import GridTokenizer, GridTokenizerConfig
 
+FEW = 16  # sounds whose spectra are held at once to learn their mean
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrogramTokenizerConfig:
-    """`patch` counts frames and mel bins: (16, 16) are AST's patches, (4, mels) one token per 40 ms.
+    """`patch` counts frames and mel bins: (16, 16) are AST's patches; with (4, mels) a token is 4 frames, 40 ms of sound,
+    and tokens stand in a row.
 
     rate          sampling rate, Hz
     window, hop   length of a frame and distance between two, in seconds; the window is Hann's
@@ -72,7 +75,7 @@ class LogMel(nn.Module):
 class SpectrogramTokenizer(Tokenizer):
     def __init__(self, config: SpectrogramTokenizerConfig, dim: int) -> None:
         super().__init__()
-        self.config, self.rank = config, 2
+        self.config, self.rank = config, 1 if config.patch[1] == config.mels else 2
         self.logmel = LogMel(config)
         self.cut = GridTokenizer(
             GridTokenizerConfig(modality=config.modality, channels=config.channels, patch=config.patch), dim
@@ -81,10 +84,14 @@ class SpectrogramTokenizer(Tokenizer):
 
     def calibrate(self, x: Input) -> None:
         """Normalise by the mean and deviation of the log-mel values of these sounds."""
-        picture = self.picture(x)
-        at = torch.arange(picture.values.shape[2]) < picture.extent[:, :1]
-        seen = picture.values.transpose(1, 2)[at]
-        self.cut.normalise.set(seen.mean((0, 2)), seen.std((0, 2)))
+        seen = []
+        for part in range(0, len(x), FEW):  # spectra take much more room than sounds
+            some = slice(part, part + FEW)
+            picture = self.picture(x[some] if isinstance(x, Tensor) else Ragged(x.values[some], x.extent[some]))
+            at = torch.arange(picture.values.shape[2]) < picture.extent[:, :1]
+            seen.append(picture.values.transpose(1, 2)[at])
+        std, mean = torch.std_mean(torch.cat(seen), (0, 2))
+        self.cut.normalise.set(mean, std)
 
     def picture(self, x: Input) -> Ragged:
         """The log-mel spectrogram of each sound, [b c frames mels]."""
@@ -97,27 +104,28 @@ class SpectrogramTokenizer(Tokenizer):
 
     def grid(self, x: Input) -> tuple[int, ...]:
         n = int(self.logmel.frames(torch.tensor((x if isinstance(x, Tensor) else x.values).shape[2])))
-        return math.ceil(n / self.config.patch[0]), self.config.mels // self.config.patch[1]
+        grid = math.ceil(n / self.config.patch[0]), self.config.mels // self.config.patch[1]
+        return grid[: self.rank]
 
     def patches(self, x: Input) -> Float[Tensor, "b n p"]:
-        """Normalised log-mel values, a patch per token."""
+        """Normalised log-mel values, a patch per token; NaN for frames beyond the end of a sound."""
         return self.cut.patches(self.picture(x))
 
     def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b c n m"]:
         """The log-mel values; phases are gone, so there is no way back to the wave."""
-        return self.cut.unpatch(patches, grid)
+        return self.cut.unpatch(patches, grid if self.rank == 2 else (*grid, 1))
 
     def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
         if isinstance(x, Tensor):
             return None
         frames = self.logmel.frames(x.extent)
-        n, m = self.grid(x)
+        n, *m = self.grid(x)
         real = torch.arange(n, device=frames.device) < -(-frames // self.config.patch[0])
-        return real.repeat_interleave(m, 1)
+        return real.repeat_interleave(math.prod(m), 1)
 
     def forward(self, x: Input) -> Tokens:
         made: Tokens = self.cut(self.picture(x))
-        return Tokens(made.x, self.valid(x), made.place)
+        return Tokens(made.x, self.valid(x), made.place[..., : self.rank])
 
 
 def mel_bank(mels: int, bins: int, rate: int) -> Float[Tensor, "f m"]:

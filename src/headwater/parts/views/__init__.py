@@ -1,6 +1,6 @@
 """Views: batched random changes that keep what a sample is. No weights, no state; each is its own configuration."""
 
-from headwater.parts.views.audio import Loudness, Playback
+from headwater.parts.views.audio import BandStop, Delay, Loudness, Playback
 from headwater.parts.views.block import BoxCrop, EveryFrame
 from headwater.parts.views.colour import Blur, Colour, Grey, Noise, Solarise
 from headwater.parts.views.compose import Chain, MultiCrop, Retouch, View, Views
@@ -11,6 +11,7 @@ from headwater.parts.views.text import Excerpt
 
 __all__ = [
     "Affine",
+    "BandStop",
     "Blur",
     "BoxCrop",
     "CentreCrop",
@@ -18,6 +19,7 @@ __all__ = [
     "Colour",
     "Corrupt",
     "Crop",
+    "Delay",
     "DropChannels",
     "Elastic",
     "EveryFrame",

@@ -1,5 +1,6 @@
 """Views of sounds `[b c t]`, or `Ragged` where they differ in length."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,4 +71,53 @@ class Loudness:
         length = rng.rand(b, 1, 1) * self.silence * extent
         start = rng.rand(b, 1, 1) * (extent - length)
         made = made * (inside & ~((at >= start) & (at < start + length)))
+        return made if isinstance(x, Tensor) else Ragged(made, sound.extent)
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Each sound begins later or earlier by up to `most` of its length; silence enters at one end, and what leaves at the
+    other is lost."""
+
+    most: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_within(self, "most", self.most)
+
+    def __call__(self, x: Input, rng: Rng) -> Input:
+        sound = ragged_of(x)
+        b, c, t = sound.values.shape
+        whole = sound.extent
+        at = torch.arange(t, device=sound.values.device)
+        place = at - (rng.uniform(-self.most, self.most, b, 1) * whole).round().long()
+        kept = (place >= 0) & (place < whole) & (at < whole)
+        moved = sound.values.gather(2, place.clamp(0, t - 1)[:, None].expand(b, c, t))
+        made = torch.where(kept[:, None], moved, 0.0)
+        return made if isinstance(x, Tensor) else Ragged(made, whole)
+
+
+@dataclass(frozen=True)
+class BandStop:
+    """A band of pitch is silenced in each sound: of U(0, most) of the mel scale up to half of `rate`, anywhere on it.
+
+    SpecAugment (2019) hides bands of a spectrogram; this hides them in the wave, before there is one, by its Fourier
+    transform over the whole sound.
+    """
+
+    rate: int
+    most: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_within(self, "most", self.most)
+
+    def __call__(self, x: Input, rng: Rng) -> Input:
+        sound = ragged_of(x)
+        b, _, t = sound.values.shape
+        width = self.most * rng.rand(b, 1)
+        low = rng.rand(b, 1) * (1 - width)
+        pitch = torch.linspace(0, self.rate / 2, t // 2 + 1, device=sound.values.device)
+        mel = torch.log1p(pitch / 700) / math.log1p(self.rate / 2 / 700)
+        kept = (mel < low) | (mel >= low + width)
+        inside = (torch.arange(t, device=pitch.device) < sound.extent)[:, None]
+        made = torch.fft.irfft(torch.fft.rfft(sound.values * inside) * kept[:, None], t) * inside
         return made if isinstance(x, Tensor) else Ragged(made, sound.extent)

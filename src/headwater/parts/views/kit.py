@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headwater.parts.views.audio import Loudness, Playback
+from headwater.parts.views.audio import BandStop, Loudness, Playback
 from headwater.parts.views.block import BoxCrop, EveryFrame
 from headwater.parts.views.colour import Blur, Colour, Grey
 from headwater.parts.views.compose import Chain, View
@@ -122,11 +122,11 @@ def graph() -> ViewKit:
     return ViewKit(weak=Thin(0.0, 0.02, 0.0), strong=strong, large=strong, small=Thin(0.4, 0.1, 0.1))
 
 
-def audio() -> ViewKit:
-    """Sounds: stretches of them, somewhat faster or slower, louder or softer, with noise and gaps."""
+def audio(rate: int) -> ViewKit:
+    """Sounds: stretches of them, somewhat faster or slower, louder or softer, with noise, silence and a band left out."""
 
     def view(low: float, high: float) -> Chain:
-        return Chain(Playback((low, high), (0.8, 1.25)), Loudness(silence=0.15))
+        return Chain(Playback((low, high), (0.8, 1.25)), BandStop(rate), Loudness(silence=0.15))
 
     return ViewKit(
         weak=Loudness(gain=3.0, noise=0.02), strong=view(0.6, 1.0), large=view(0.7, 1.0), small=view(0.3, 0.6)
