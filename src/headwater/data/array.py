@@ -133,7 +133,8 @@ def from_arrays(x: Any, y: Any, name: str, at: str = "", modality: str | None = 
     stack = checked(plain(x), name, modality)
     modality = modality or MODALITIES[stack.ndim - 1]
     values = tensor(stack, modality, channels_last(stack))
-    return Memory(name, {modality: values}, labels_of(y, len(values), name), at)
+    extra = {"series": {"gaps": bool(values.isnan().any())}} if modality == "series" else {}
+    return Memory(name, {modality: values}, labels_of(y, len(values), name), at, extra=extra)
 
 
 def labels_of(y: Any, n: int, name: str) -> Labels | None:

@@ -44,6 +44,14 @@ class Captioned(Source):
     def path(self, i: int) -> str:
         return self.source.path(i)
 
+    def only(self, modality: str) -> Source:
+        if modality == "text":
+            return self
+        alone = self.source.only(modality)
+        if (alone.labels is None) != (self.labels is None) or alone.classes != self.classes:
+            return self  # its labels are not those of the captions
+        return alone
+
     def reading(self, modality: str) -> dict[str, Any]:
         return BYTES.reading() if modality == "text" else self.source.reading(modality)
 

@@ -17,6 +17,7 @@ from headwater.core.errors import RequestError, spelled, unknown
 from headwater.data import archive, array, audio, builtin, dataset, graph, index, labels, pieces, table, text, ts
 from headwater.data.files import FileSource
 from headwater.data.labels import Labels
+from headwater.data.pairs import SHARE, Pairs, matched
 from headwater.data.reader import Reader
 from headwater.data.readers import ENDINGS, OWN, READERS, reader_for
 from headwater.data.source import Source
@@ -214,12 +215,45 @@ def _files(
     if left:
         told = ", ".join(f"{n:,} .{e}" for e, n in left.most_common(8))
         notes = (f"Read as {MODALITIES[reader.modality].plural}; other files are left out: {told}.",)
+    if modality is None and left and (paired := _pairs(place, root, names, counts, asked, name)) is not None:
+        return paired
     files: Store = Files(place, root, names.filter(mine))
     if sliced:
         files = Folders(Files(place, root, names.filter(mine)))
     elif reader.beside:
         files = Stems(Files(place, root, names), reader.endings, reader.beside)
     return _read(files, reader, asked, name, root, notes=notes)
+
+
+def _pairs(
+    place: Disk | Remote,
+    root: str,
+    names: pa.Array | pa.ChunkedArray,
+    counts: Mapping[str, int],
+    asked: str | None,
+    name: str,
+) -> Source | None:
+    """Files of several modalities with common stems, each with its partners; None where there are none to speak of."""
+    votes = {r: sum(counts.get(e, 0) for e in r.endings) for r in READERS}
+    most = max(votes.values())
+    several = [r for r, n in votes.items() if n >= SHARE * most]
+    if len({r.modality for r in several}) != len(several) or len(several) < 2:
+        return None
+    listed = names.to_pylist()
+    groups = {r.modality: [n for n in listed if index.ending(n) in r.endings] for r in several}
+    found = matched(groups)
+    if found is None:
+        return None
+    chosen, lost = found
+    stores = {m: Files(place, root, pa.array(some, pa.large_string())) for m, some in chosen.items()}
+    first = next(iter(stores.values()))
+    made = labels.from_folders(first.names) if asked is None else labels.from_file(asked, root, first.names)
+    parts = {r.modality: FileSource(stores[r.modality], r, name) for r in several}
+    kinds = " and ".join(MODALITIES[m].plural for m in chosen)
+    notes = [f"Read as pairs of {kinds} with common names."]
+    if lost:
+        notes.append(f"{lost:,} files without a partner are left out.")
+    return Pairs(name, parts, made, tuple(notes))
 
 
 def endings(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -70,6 +70,7 @@ class Pieces(Source):
                 f"{every}; {left} samples at the end are left out (reading={{'window': ..., 'stride': ...}} cuts otherwise).",
             )
         self.notes = notes
+        self.extra = {"series": {"gaps": any(isinstance(v, np.ndarray) and np.isnan(v).any() for v in self._values)}}
 
     def _even(self, one: Recording, item: str) -> np.ndarray | Unreadable:
         try:

@@ -109,6 +109,10 @@ class SeriesFiles(Reader):
             reader = replace(reader, step=steps.most_common(1)[0][0])
         if changed := sum(r.times is not None and not even(r.times, reader.step) for r in found):
             notes.append(f"{changed} of {len(found)} series looked at are resampled to a step of {reader.step:g}.")
+        if self.step and (silent := sum(r.times is None for r in found)):
+            notes.append(
+                f"{silent} of {len(found)} series looked at say no times; taken to be at a step of {self.step:g}."
+            )
         longest = max(r.values.shape[1] for r in found)
         if longest > LONG and not self.window:
             reader = replace(reader, window=PIECE)
@@ -119,6 +123,9 @@ class SeriesFiles(Reader):
                 "reading={'window': ..., 'stride': ...} cuts them otherwise."
             )
         return reader, tuple(notes)
+
+    def facts(self) -> dict[str, Any]:
+        return {"gaps": True}  # any of the files may have some
 
     def reading(self) -> dict[str, Any]:
         return {"columns": [*self.columns], "step": self.step, "window": self.window, "stride": self.stride}

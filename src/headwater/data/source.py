@@ -67,6 +67,10 @@ class Source(ABC):
         """What item i was cut from, such as a recording: a split keeps what belongs together on one side."""
         return self.id(i)
 
+    def only(self, modality: str) -> "Source":
+        """The same items with this modality alone, so that what nobody asks for is not decoded."""
+        return self
+
     def reading(self, modality: str) -> dict[str, Any]:
         """How samples of this modality are read, as JSON can hold it: a sampling rate, the names of columns."""
         return {}
@@ -145,6 +149,9 @@ class Subset(Source):
 
     def group(self, i: int) -> str:
         return self.source.group(int(self.indices[i]))
+
+    def only(self, modality: str) -> Source:
+        return Subset(self.source.only(modality), self.indices)
 
     def reading(self, modality: str) -> dict[str, Any]:
         return self.source.reading(modality)
