@@ -111,7 +111,7 @@ class SpectrogramTokenizer(Tokenizer):
         """Normalised log-mel values, a patch per token; NaN for frames beyond the end of a sound."""
         return self.cut.patches(self.picture(x))
 
-    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b c n m"]:
+    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b c t m"]:
         """The log-mel values; phases are gone, so there is no way back to the wave."""
         return self.cut.unpatch(patches, grid if self.rank == 2 else (*grid, 1))
 

@@ -103,7 +103,11 @@ class WaveStem(nn.Module):
         return samples
 
     def forward(self, wave: Float[Tensor, "b c t"], extent: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b n w"]:
-        x = F.pad(wave, (0, max(0, self.config.reach - wave.shape[2])))
+        t = wave.shape[2]
+        if t < self.config.reach:  # what fills up a single frame is padding too
+            wave = F.pad(wave, (0, self.config.reach - t))
+            extent = torch.full((len(wave),), t, device=wave.device) if extent is None else extent
+        x = wave
         for i, conv in enumerate(self.convs):
             x = conv(x)
             if self.config.norm == "layer":
