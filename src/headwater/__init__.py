@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headwater.api.embed import embed
     from headwater.api.encoders import load
     from headwater.api.evaluate import evaluate
+    from headwater.api.export import export
     from headwater.api.pretrain import pretrain
     from headwater.api.verify import verify_resume
     from headwater.data import open
@@ -29,6 +30,7 @@ _WHERE = {
     "doctor": "headwater.api.doctor",
     "embed": "headwater.api.embed",
     "evaluate": "headwater.api.evaluate",
+    "export": "headwater.api.export",
     "load": "headwater.api.encoders",
     "open": "headwater.data",
     "pretrain": "headwater.api.pretrain",
@@ -36,7 +38,7 @@ _WHERE = {
     "verify_resume": "headwater.api.verify",
 }
 
-__all__ = ["adapt", "doctor", "embed", "evaluate", "load", "open", "pretrain", "systems", "verify_resume"]
+__all__ = ["adapt", "doctor", "embed", "evaluate", "export", "load", "open", "pretrain", "systems", "verify_resume"]
 
 
 def __getattr__(name: str) -> Any:

@@ -80,5 +80,5 @@ def test_a_lacking_column_counts_as_missing_and_is_noted_and_most_lacking_is_ref
     assert any("lacking and count as missing: town" in note for note in source.notes)
     with pytest.raises(RequestError, match="lacks 2 of the 3 columns"):
         hw.embed(encoder, table.select(["age"]))
-    with pytest.raises(RequestError, match="town .* holds numbers; the encoder learned words"):
+    with pytest.raises(RequestError, match=r"town .* holds numbers; the encoder learned words"):
         hw.embed(encoder, table.set_column(1, "town", pa.array(range(60))))

@@ -1,6 +1,5 @@
 """`hw.embed`: vectors of every item, in memory or as sharded Parquet on disk."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ def embed(
     loader, where = Loader(source, batch_size, workers=workers), pick_device(device)
     if out is None:
         return engine.vectors(pretrained.encoder, loader, len(source), pretrained.prepare, where)[0]
-    identity = {"encoder": weights_digest(pretrained), "data": source.fingerprint, "name": source.name}
+    identity = {"encoder": pretrained.digest, "data": source.fingerprint, "name": source.name}
     world = join()
     engine.write(
         pretrained.encoder,
@@ -56,12 +55,6 @@ def embed(
     )
     world.barrier()
     return engine.read(Path(out))[0]
-
-
-def weights_digest(pretrained: Pretrained) -> str:
-    """The SHA-256 of the encoder's weights, from its manifest."""
-    manifest = json.loads((pretrained.path / "manifest.json").read_text())
-    return str(manifest["weights.safetensors"]["sha256"])
 
 
 def _columns(source: Source, chosen: list[int]) -> dict[str, Any]:

@@ -1,7 +1,10 @@
-"""Loading what pre-training left, and preparing samples for it."""
+"""Loading what pre-training left, here or in another library, and preparing samples for it."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ from headwater.core.rng import Rng
 from headwater.core.types import Input
 from headwater.core.verbs import Encoder
 from headwater.data.source import Source
-from headwater.engine.artefact import Card, load_encoder
+from headwater.engine.artefact import Card, load_encoder, versions
+from headwater.engine.checkpoint import MANIFEST
 from headwater.parts.views import CentreCrop
+from headwater.parts.views.frame import Frame
+
+HF = "hf:"  # what stands before a checkpoint in the format of `transformers`: its folder, or its id in the local cache
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,17 @@ class Pretrained:
     def modality(self) -> str:
         return self.encoder.modality
 
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the weights: that of their file, or of the tensors of a checkpoint of another library."""
+        if (self.path / MANIFEST).is_file():
+            return str(json.loads((self.path / MANIFEST).read_text())["weights.safetensors"]["sha256"])
+        found = hashlib.sha256()
+        for name, value in sorted(self.encoder.state_dict().items()):
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
     def prepare(self, x: Input) -> Input:
         return prepare(x, self.card.preprocessing)
 
@@ -48,25 +66,52 @@ def suited(source: Source, pretrained: Pretrained) -> Source:
     modality = pretrained.modality
     if modality not in source.modalities:
         raise RequestError(f"The encoder reads {modality} and {source.name} holds {', '.join(source.modalities)}.")
-    return source.conform(modality, pretrained.card.preprocessing.get("read", {}))
+    return source.only(modality).conform(modality, pretrained.card.preprocessing.get("read", {}))
 
 
 def prepare(x: Input, preprocessing: Mapping[str, Any]) -> Input:
-    """A batch as the encoder wants it: pictures of another size are scaled until they cover it and cut at the centre."""
-    side = preprocessing.get("size")
-    if side is None or (isinstance(x, Tensor) and tuple(x.shape[2:]) == tuple(side)):
+    """A batch as the encoder wants it.
+
+    Pictures of another size are scaled until they cover it and cut at the centre; those for an encoder that learned in
+    another library are resized and cut as it did there ("fit", "crop", "interpolation"), clips frame by frame.
+    """
+    side, fit = preprocessing.get("size"), preprocessing.get("fit")
+    if side is None:
         return x
-    return CentreCrop(side[0], part=1.0)(x, Rng(0))
+    kind = preprocessing.get("interpolation", "bilinear")
+    if fit in ("stretch", "cover"):
+        height, width = side
+        view = Frame((height, width), fit == "stretch", preprocessing.get("crop", 1.0), kind)
+        if isinstance(x, Tensor) and x.ndim == 5:
+            return view(x.transpose(1, 2).flatten(0, 1), Rng(0)).unflatten(0, (len(x), -1)).transpose(1, 2)
+        return view(x, Rng(0))
+    if isinstance(x, Tensor) and tuple(x.shape[2:]) == tuple(side):
+        return x
+    return CentreCrop(side[0], part=1.0, kind=kind)(x, Rng(0))
 
 
 def load(path: str | Path, modality: str | None = None) -> Pretrained:
-    """The encoder of a run folder or an encoder folder. Raises RequestError when there is none, or it is damaged.
+    """The encoder of a run folder, of an encoder folder, or of a checkpoint of another library.
 
-    A run that made several encoders (pairs) needs `modality`.
+    "hf:PATH" is a folder in the format of `transformers`, and "hf:ID" one that the local cache of Hugging Face holds;
+    nothing is downloaded. Raises RequestError when there is none, or it is damaged. A run that made several encoders
+    (pairs) needs `modality`.
     """
+    if str(path).startswith(HF):
+        return foreign(str(path).removeprefix(HF))
     at = find(Path(path), modality)
     encoder, card = load_encoder(at)
     return Pretrained(encoder, card, at)
+
+
+def foreign(name: str) -> Pretrained:
+    """A checkpoint in the format of `transformers` in our own encoder or, where none is like it, wrapped."""
+    from headwater.interop import huggingface, wrapped
+
+    at = huggingface.find(name)
+    loaded = huggingface.load(at) or wrapped.load(at)
+    provenance = {"method": f"{HF}{name}", "model_type": loaded.model_type, "versions": versions()}
+    return Pretrained(loaded.encoder, Card(loaded.architecture, loaded.preprocessing, provenance), at)
 
 
 def find(path: Path, modality: str | None = None) -> Path:
@@ -85,5 +130,7 @@ def find(path: Path, modality: str | None = None) -> Path:
         return at / (modality or inner[0])
     if not (at / "encoder.json").is_file():
         hint = " The run has not finished; go on with --resume." if (path / "run.json").is_file() else ""
+        if (at / "config.json").is_file():
+            hint = f" It looks like a checkpoint of another library: give it as {HF}{at}."
         raise RequestError(f"{path} holds no encoder (no encoder.json).{hint}")
     return at

@@ -1,7 +1,7 @@
 """`hw.pretrain`: from a method's name and some data to a run folder with an encoder in it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from headwater.api import catalogue, run
-from headwater.api.encoders import Pretrained, load, prepare
+from headwater.api.encoders import HF, Pretrained, load, prepare, suited
 from headwater.api.override import flat, override
 from headwater.api.recipe import Recipe, recipe_for
 from headwater.core.errors import RequestError, unknown
@@ -70,7 +70,8 @@ def pretrain(
 
     data      a path, URL, built-in name, arrays or a Source (see `hw.open`)
     holdout   the share of the data that pre-training never sees, split as `evaluate` will split it
-    encoder   an architecture by name, such as vit-small/8; the default suits the data
+    encoder   an architecture by name, such as vit-small/8; the default suits the data. Or an encoder to go on from: a run
+              or encoder folder, or hf:CHECKPOINT
     vocabulary  for texts: learn so many pieces of words from them first; 0 reads bytes
     set       changes to the recipe, each `path.to.field=value`
 
@@ -81,8 +82,12 @@ def pretrain(
     source = open_data(data, labels=labels)
     if vocabulary:
         source = _with_vocabulary(source, vocabulary)
+    begun = load(encoder) if encoder.startswith(HF) or (encoder and Path(encoder).is_dir()) else None
+    source = source if begun is None else suited(source, begun)
     seen = split(source, holdout, seed)[0] if holdout else source
-    recipe = recipe_for(module, source.spec, len(seen), len(source.classes), encoder)
+    recipe = recipe_for(module, _seen_by(begun, source), len(seen), len(source.classes), "" if begun else encoder)
+    if begun is not None:
+        recipe = replace(recipe, encoder={**recipe.encoder, begun.modality: begun.card.architecture})
     recipe = _with(recipe, seed=seed, steps=steps, batch_size=batch_size, precision=precision)
     recipe = override(recipe, set)
     folder, world, where = Path(out), join(), pick_device(device)
@@ -94,7 +99,9 @@ def pretrain(
         "holdout": holdout,
         "fingerprint": source.fingerprint,
     }
-    model = build(module, recipe, seen, seed)
+    if begun is not None:
+        identity["begun"] = begun.digest
+    model = build(module, recipe, seen, seed, begun)
     if world.main:
         run.claim(folder, identity, resume)
         facts = {"name": source.name, "fingerprint": source.fingerprint, "n": len(source), "summary": diagnosis.lines()}
@@ -115,13 +122,21 @@ def pretrain(
         out=folder,
         resume=resume,
         device=where,
-        probe=probe(seen, recipe),
+        probe=probe(seen, recipe, begun),
         progress=progress,
         facts=lambda: {"unreadable": len(loader.bad)} if loader.bad else {},
     )
     if world.main:
-        _finish(folder, model, recipe, seen, identity, outcome, loader, time.monotonic() - started)
+        _finish(folder, model, recipe, seen, identity, outcome, loader, time.monotonic() - started, begun)
     return Run(folder, outcome)
+
+
+def _seen_by(begun: Pretrained | None, source: Source) -> Mapping[str, Mapping[str, Any]]:
+    """The facts of the data, with pictures at the size that the encoder to go on from wants."""
+    size = None if begun is None else begun.card.preprocessing.get("size")
+    if size is None or "image" not in source.spec:
+        return source.spec
+    return {**source.spec, "image": {**source.spec["image"], "size": tuple(size)}}
 
 
 def _with_vocabulary(source: Source, vocabulary: int) -> Source:
@@ -142,12 +157,16 @@ def learned(method: str) -> ModuleType:
     return module
 
 
-def build(module: ModuleType, recipe: Recipe, source: Source, seed: int) -> Method:
-    """The method with fresh encoders that know the mean and deviation of the data."""
+def build(module: ModuleType, recipe: Recipe, source: Source, seed: int, begun: Pretrained | None = None) -> Method:
+    """The method with fresh encoders that know the mean and deviation of the data, or with the one to go on from."""
     torch.manual_seed(mix(seed, "weights"))
     moments = statistics(source, seed=seed)
     encoders = {m: fresh(config, moments.get(m)) for m, config in recipe.encoder.items()}
+    if begun is not None:
+        encoders[begun.modality].load_state_dict(begun.encoder.state_dict())
     for modality, encoder in encoders.items():
+        if begun is not None and modality == begun.modality:
+            continue
         tokenizer = getattr(encoder, "tokenizer", None)
         if hasattr(tokenizer, "calibrate"):  # what it normalises is not what is read, but what it makes of that
             tokenizer.calibrate(_some(source, modality))
@@ -164,10 +183,10 @@ def fresh(config: Any, moments: tuple[Tensor, Tensor] | None) -> Encoder:
     return encoder
 
 
-def probe(source: Source, recipe: Recipe, n: int = 256) -> dict[str, Input]:
+def probe(source: Source, recipe: Recipe, begun: Pretrained | None = None, n: int = 256) -> dict[str, Input]:
     """A fixed batch for the health check."""
     _, batch = next(iter(Loader(source, n).ordered(range(min(n, len(source))))))
-    return {m: prepare(x, preprocessing(m, recipe, source)) for m, x in batch.x.items()}
+    return {m: prepare(x, preprocessing(m, recipe, source, begun)) for m, x in batch.x.items()}
 
 
 def _some(source: Source, modality: str, n: int = 256) -> Input:
@@ -176,8 +195,11 @@ def _some(source: Source, modality: str, n: int = 256) -> Input:
     return batch.x[modality]
 
 
-def preprocessing(modality: str, recipe: Recipe, source: Source) -> dict[str, Any]:
-    """What must happen to a sample before the encoder sees it: how it is read, and the size of pictures."""
+def preprocessing(modality: str, recipe: Recipe, source: Source, begun: Pretrained | None = None) -> dict[str, Any]:
+    """What must happen to a sample before the encoder sees it: how it is read, and the size of pictures. An encoder that
+    goes on keeps its own."""
+    if begun is not None and modality == begun.modality:
+        return dict(begun.card.preprocessing)
     made: dict[str, Any] = {"read": read} if (read := source.reading(modality)) else {}
     if modality == "image":
         made |= {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre"}
@@ -230,6 +252,7 @@ def _finish(
     outcome: Outcome,
     loader: Loader,
     seconds: float,
+    begun: Pretrained | None,
 ) -> None:
     """Write what a run leaves: encoder, health, the picture of its views, the report."""
     made = {"done": outcome.done, "step": outcome.step, "verdict": asdict(outcome.verdict)}
@@ -244,19 +267,20 @@ def _finish(
     for modality, encoder in encoders.items():
         at = folder / "encoder" / modality if len(encoders) > 1 else folder / "encoder"
         provenance = {**kept, "data": source.name, "steps": outcome.step, "versions": versions()}
-        save_encoder(at, encoder, Card(recipe.encoder[modality], preprocessing(modality, recipe, source), provenance))
-    _picture(folder, recipe, source)
+        prepared = preprocessing(modality, recipe, source, begun)
+        save_encoder(at, encoder, Card(recipe.encoder[modality], prepared, provenance))
+    _picture(folder, recipe, source, begun)
     render(folder)
 
 
-def _picture(folder: Path, recipe: Recipe, source: Source, n: int = 8) -> None:
+def _picture(folder: Path, recipe: Recipe, source: Source, begun: Pretrained | None, n: int = 8) -> None:
     """What the method saw: some samples beside their views."""
     if not {"image", "series"} & {*source.modalities}:
         return
     modality = "image" if "image" in source.modalities else "series"
     _, batch = next(iter(Loader(source, n).ordered(range(min(n, len(source))))))
     x, rng = batch.x[modality], Rng(0)
-    shown = prepare(x, preprocessing(modality, recipe, source))
+    shown = prepare(x, preprocessing(modality, recipe, source, begun))
     if not isinstance(shown, Tensor):
         return
     columns = [("as it is", shown if shown.is_floating_point() else shown / 255)]

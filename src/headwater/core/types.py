@@ -57,18 +57,36 @@ Sample = Tensor | Graph  # what a reader gives for one item; a graph is a batch 
 
 
 @dataclass(frozen=True)
+class Annotations:
+    """Boxes on pictures, (left, top, right, bottom) in pixels, the class of each (-1: no box, to fill up), and a class
+    per pixel (-1: none)."""
+
+    boxes: Float[Tensor, "b m 4"]
+    classes: Int[Tensor, "b m"]
+    masks: Int[Tensor, "b h w"] | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Annotations":
+        boxes, classes = (x.to(device, non_blocking=non_blocking) for x in (self.boxes, self.classes))
+        masks = None if self.masks is None else self.masks.to(device, non_blocking=non_blocking)
+        return Annotations(boxes, classes, masks)
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Samples of one or more modalities; everything in it has the same first axis. `y` holds labels, if any."""
+    """Samples of one or more modalities; everything in it has the same first axis. `y` holds labels, if any, and
+    `annotations` what is marked on the pictures."""
 
     x: Mapping[str, Input]
     y: Tensor | None = None
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.x.values())))
 
     def to(self, device: torch.device | str) -> "Batch":
         x = {m: v.to(device, non_blocking=True) for m, v in self.x.items()}
-        return Batch(x, None if self.y is None else self.y.to(device, non_blocking=True))
+        y = None if self.y is None else self.y.to(device, non_blocking=True)
+        return Batch(x, y, None if self.annotations is None else self.annotations.to(device, True))
 
 
 def alone(x: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable, WorkError
 from headwater.core.rng import mix
-from headwater.core.types import Batch, Graph, Input, Ragged, Sample
+from headwater.core.types import Annotations, Batch, Graph, Input, Ragged, Sample
 from headwater.data.source import Source
+from headwater.parts.boxes import together
 
-Item = dict[str, Sample]
+Item = tuple[dict[str, Sample], Annotations | None]
 FEW_BAD = 3  # broken items that no share of a small set makes too many
 
 
@@ -109,7 +110,8 @@ class Loader:
 
     def _try(self, index: int) -> Item | None:
         try:
-            return self.source.read(index)
+            sample = self.source.read(index)
+            return sample, self.source.annotations(index, sample)
         except Unreadable as error:
             self.bad[error.item] = error.why
             return None
@@ -129,10 +131,14 @@ class Loader:
     def _gather(self, chosen: list[int]) -> Batch:
         assert self.source.tensors is not None
         index = torch.tensor(chosen)
-        return Batch({m: t[index] for m, t in self.source.tensors.items()}, self._labels(chosen))
+        x = {m: t[index] for m, t in self.source.tensors.items()}
+        marks = [self.source.annotations(i, {m: t[k] for m, t in x.items()}) for k, i in enumerate(chosen)]
+        return Batch(x, self._labels(chosen), together(marks))
 
     def _collate(self, chosen: list[int], items: list[Item]) -> Batch:
-        return Batch({m: stack([item[m] for item in items]) for m in items[0]}, self._labels(chosen))
+        samples, marks = zip(*items, strict=True)
+        x = {m: stack([sample[m] for sample in samples]) for m in samples[0]}
+        return Batch(x, self._labels(chosen), together(marks))
 
     def _labels(self, chosen: list[int]) -> Tensor | None:
         return None if self.source.labels is None else torch.as_tensor(self.source.labels[chosen])

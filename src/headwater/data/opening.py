@@ -14,14 +14,11 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.data import archive, array, audio, builtin, dataset, graph, index, labels, pieces, table, text, ts
-from headwater.data.files import FileSource
-from headwater.data.labels import Labels
-from headwater.data.pairs import SHARE, Pairs, matched
-from headwater.data.reader import Reader
-from headwater.data.readers import ENDINGS, OWN, READERS, reader_for
+from headwater.data import archive, array, audio, builtin, dataset, graph, index, pieces, table, text, ts
+from headwater.data.gathering import endings, files, read
+from headwater.data.readers import ENDINGS, reader_for
 from headwater.data.source import Source
-from headwater.data.stores import Disk, Files, Folders, Members, Remote, Stems, Store
+from headwater.data.stores import Disk, Members, Remote
 from headwater.parts.modalities import MODALITIES
 
 ACCEPTED = (
@@ -135,7 +132,7 @@ def _by_name(what: str, asked: str | None, name: str | None, modality: str | Non
     if os.path.isdir(at):
         found = index.folder(at, ENDINGS)
         called = name or os.path.basename(os.path.realpath(at)) + "/"
-        return _files(
+        return files(
             Disk(), os.path.realpath(at), found.table["name"], found.facts["others"], asked, called, at, modality
         )
     if os.path.isfile(at):
@@ -144,7 +141,7 @@ def _by_name(what: str, asked: str | None, name: str | None, modality: str | Non
         root = os.path.abspath(_before_magic(at))
         others: Counter[str] = Counter()
         matches = (os.path.relpath(p, root) for p in glob.iglob(at, recursive=True) if os.path.isfile(p))
-        return _files(Disk(), root, _chosen(matches, others), others, asked, name or what, at, modality)
+        return files(Disk(), root, _chosen(matches, others), others, asked, name or what, at, modality)
     raise _missing(what, at)
 
 
@@ -183,109 +180,6 @@ def _chosen(names: Iterator[str], others: Counter[str]) -> pa.Array:
     return found.take(pc.sort_indices(found))
 
 
-def _files(
-    place: Disk | Remote,
-    root: str,
-    names: pa.Array | pa.ChunkedArray,
-    others: dict[str, int],
-    asked: str | None,
-    name: str,
-    shown: str,
-    modality: str | None,
-) -> Source:
-    """The files that the reader of most of them knows; those of other readers are left out, and said so."""
-    if not len(names) and not others:
-        raise RequestError(f"There are no files in {shown}.")
-    ends = endings(names)
-    counts = {e["values"]: e["counts"] for e in pc.value_counts(ends).to_pylist()}
-    reader = reader_for(counts, modality)
-    if reader is None:
-        seen = Counter(counts | dict(others)).most_common(8)
-        told = ", ".join(f"{n} .{e}" if e else f"{n} without ending" for e, n in seen)
-        wanted = [r for r in READERS if modality in (None, r.modality) and (r.endings or modality)]
-        listed = "; ".join(
-            f"{MODALITIES[r.modality].plural} {_few(r.endings | (r.named if modality else set()))}" for r in wanted
-        )
-        raise RequestError(f"No file in {shown} can be read{_as(modality)}: there are {told}; expected {listed}.")
-    sliced = sum(counts.get(e, 0) for e in reader.slices) > sum(counts.get(e, 0) for e in reader.endings)
-    known = reader.slices if sliced else reader.endings | (reader.named if modality else frozenset())
-    mine = pc.is_in(ends, value_set=pa.array(sorted(known), pa.large_string()))
-    left = Counter({e: n for e, n in counts.items() if e in OWN - known})
-    notes: tuple[str, ...] = ()
-    if left:
-        told = ", ".join(f"{n:,} .{e}" for e, n in left.most_common(8))
-        notes = (f"Read as {MODALITIES[reader.modality].plural}; other files are left out: {told}.",)
-    if modality is None and left and (paired := _pairs(place, root, names, counts, asked, name)) is not None:
-        return paired
-    files: Store = Files(place, root, names.filter(mine))
-    if sliced:
-        files = Folders(Files(place, root, names.filter(mine)))
-    elif reader.beside:
-        files = Stems(Files(place, root, names), reader.endings, reader.beside)
-    return _read(files, reader, asked, name, root, notes=notes)
-
-
-def _pairs(
-    place: Disk | Remote,
-    root: str,
-    names: pa.Array | pa.ChunkedArray,
-    counts: Mapping[str, int],
-    asked: str | None,
-    name: str,
-) -> Source | None:
-    """Files of several modalities with common stems, each with its partners; None where there are none to speak of."""
-    votes = {r: sum(counts.get(e, 0) for e in r.endings) for r in READERS}
-    most = max(votes.values())
-    several = [r for r, n in votes.items() if n >= SHARE * most]
-    if len({r.modality for r in several}) != len(several) or len(several) < 2:
-        return None
-    listed = names.to_pylist()
-    groups = {r.modality: [n for n in listed if index.ending(n) in r.endings] for r in several}
-    found = matched(groups)
-    if found is None:
-        return None
-    chosen, lost = found
-    stores = {m: Files(place, root, pa.array(some, pa.large_string())) for m, some in chosen.items()}
-    first = next(iter(stores.values()))
-    made = labels.from_folders(first.names) if asked is None else labels.from_file(asked, root, first.names)
-    parts = {r.modality: FileSource(stores[r.modality], r, name) for r in several}
-    kinds = " and ".join(MODALITIES[m].plural for m in chosen)
-    notes = [f"Read as pairs of {kinds} with common names."]
-    if lost:
-        notes.append(f"{lost:,} files without a partner are left out.")
-    return Pairs(name, parts, made, tuple(notes))
-
-
-def endings(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """What follows the last dot of each name, in small letters."""
-    return pc.utf8_lower(pc.replace_substring_regex(names, r"^.*?\.([^./]*)$|^.*$", r"\1"))
-
-
-def _few(known: frozenset[str]) -> str:
-    some = " ".join(f".{e}" for e in sorted(known)[:12])
-    return f"({some}{' ...' if len(known) > 12 else ''})"
-
-
-def _as(modality: str | None) -> str:
-    return "" if modality is None else f" as {modality}"
-
-
-def _read(
-    store: Store,
-    reader: Reader,
-    asked: str | None,
-    name: str,
-    root: str,
-    given: Labels | None = None,
-    notes: tuple[str, ...] = (),
-) -> Source:
-    if asked is not None:
-        given = labels.from_file(asked, root, store.names)
-    elif given is None:
-        given = labels.from_folders(store.names)
-    return FileSource(store, reader, name, given, notes)
-
-
 def _file(place: Disk | Remote, at: str, asked: str | None, name: str, modality: str | None) -> Source:
     end = index.ending(at)
     if modality is not None and (modality, end) in AS:
@@ -310,7 +204,7 @@ def _file(place: Disk | Remote, at: str, asked: str | None, name: str, modality:
         return _list(place, at, root, asked, name, modality)
     if reader_for({end: 1}, modality) is not None:
         names = pa.array([os.path.basename(at)], pa.large_string())
-        return _files(place, root, names, {}, asked, name, at, modality)
+        return files(place, root, names, {}, asked, name, at, modality)
     raise RequestError(
         f"The file {at} ends in .{end}{' and cannot be read as ' + modality if modality else ''}; expected {ACCEPTED}."
     )
@@ -324,7 +218,7 @@ def _list(place: Disk | Remote, at: str, root: str, asked: str | None, name: str
     names = index.names_of(index.chunks(s for line in lines if (s := line.strip())))
     if not len(names):
         raise RequestError(f"The list {at} names no files.")
-    return _files(place, root, names, {}, asked, name, at, modality)
+    return files(place, root, names, {}, asked, name, at, modality)
 
 
 def _archive(place: Disk | Remote, at: str, asked: str | None, name: str, modality: str | None) -> Source:
@@ -333,10 +227,10 @@ def _archive(place: Disk | Remote, at: str, asked: str | None, name: str, modali
     others = {e["values"]: e["counts"] for e in pc.value_counts(ends).to_pylist()}
     reader = reader_for(others, modality)
     if reader is None:
-        return _files(place, "", members["name"].slice(0, 0), others, asked, name, at, modality)
+        return files(place, "", members["name"].slice(0, 0), others, asked, name, at, modality)
     chosen = np.flatnonzero(pc.is_in(ends, value_set=pa.array(sorted(reader.endings), pa.large_string())).to_numpy())
     given = archive.beside(place, at, members, chosen)
-    return _read(Members(place, at, members.take(pa.array(chosen))), reader, asked, name, os.path.dirname(at), given)
+    return read(Members(place, at, members.take(pa.array(chosen))), reader, asked, name, os.path.dirname(at), given)
 
 
 def _remote(what: str, asked: str | None, name: str | None, modality: str | None) -> Source:
@@ -363,7 +257,7 @@ def _remote(what: str, asked: str | None, name: str | None, modality: str | None
     except OSError as error:
         raise RequestError(f"The address {what} cannot be opened: {error}.") from error
     names = _chosen((p[len(root) :].lstrip("/") for p in found), others)
-    return _files(place, root, names, others, asked, called if glob.has_magic(at) else called + "/", what, modality)
+    return files(place, root, names, others, asked, called if glob.has_magic(at) else called + "/", what, modality)
 
 
 def builtins() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable
 from headwater.core.rng import mix
-from headwater.core.types import Sample
+from headwater.core.types import Annotations, Sample
 from headwater.data.facts import describe
 
 LOOK = 16  # how many items `spec` looks at
@@ -31,6 +31,7 @@ class Source(ABC):
     tensors      all samples stacked, by modality, when they lie in memory anyway; else None
     notes        what opening the data found and a user should know, one sentence each
     extra        facts that join those of `spec`, by modality: the names of columns, say
+    marked       what is marked on the pictures, "boxes" or "masks", and the names of the classes of each
     """
 
     name: str
@@ -40,6 +41,7 @@ class Source(ABC):
     tensors: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
     extra: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    marked: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -58,6 +60,11 @@ class Source(ABC):
     @abstractmethod
     def id(self, i: int) -> str:
         """The stable name of an item: a relative path, an archive member, a row number."""
+
+    def annotations(self, i: int, sample: Mapping[str, Sample]) -> Annotations | None:
+        """What is marked on item i, which reads as `sample`, as a batch of one; None where nothing ever is. Raises
+        `Unreadable` where that cannot be read or does not fit the picture."""
+        return None
 
     def path(self, i: int) -> str:
         """The full path or URL of an item; "" for data in memory."""
@@ -123,7 +130,7 @@ class Subset(Source):
         self.source: Source = source
         self.indices: np.ndarray = chosen
         self.name, self.modalities, self.classes = source.name, source.modalities, source.classes
-        self.notes, self.extra = source.notes, source.extra
+        self.notes, self.extra, self.marked = source.notes, source.extra, source.marked
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:  # type: ignore[override]
@@ -140,6 +147,9 @@ class Subset(Source):
 
     def read(self, i: int) -> dict[str, Sample]:
         return self.source.read(int(self.indices[i]))
+
+    def annotations(self, i: int, sample: Mapping[str, Sample]) -> Annotations | None:
+        return self.source.annotations(int(self.indices[i]), sample)
 
     def id(self, i: int) -> str:
         return self.source.id(int(self.indices[i]))

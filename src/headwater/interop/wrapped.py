@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from headwater.core.errors import RequestError, unknown
+from headwater.core.verbs import Encoder
 from headwater.interop.huggingface import FAMILIES, Loaded, images
-from headwater.interop.huggingface.loading import read_config, read_processor, read_weights
+from headwater.interop.huggingface.loading import PROCESSORS, read_config, read_processor, read_weights
 from headwater.parts.wrapped import INPUTS, Wrapped, WrappedConfig, encoding_part, quiet, said
 
 VIDEO = ("videomae", "vivit", "timesformer")  # which call clips what other models call pictures
@@ -69,6 +70,26 @@ def load(at: Path) -> Loaded:
             {k.rpartition(".")[2]: v for k, v in images.constants("", config, processor).items()}
         )
     return Loaded(encoder.eval(), made, preprocessing, kind)
+
+
+def save(encoder: Encoder, architecture: WrappedConfig, preprocessing: Mapping[str, Any], at: Path) -> str:
+    """The wrapped model as its own library writes it. Returns its model_type."""
+    assert isinstance(encoder, Wrapped)
+    if architecture.library == "timm":
+        raise RequestError(
+            "A wrapped model of timm cannot be written in the format of transformers; write safetensors."
+        )
+    with quiet():
+        encoder.model.save_pretrained(at)  # type: ignore[operator]
+    if architecture.modality in ("image", "video"):
+        state = encoder.normalise.state_dict()
+        made = images.processor(preprocessing, state["mean"], state["std"])
+        if made:
+            (at / PROCESSORS[0]).write_text(json.dumps(made, indent=1))
+    tokenizer = preprocessing.get("read", {}).get("tokenizer")
+    if tokenizer:
+        (at / "tokenizer.json").write_text(tokenizer)
+    return str(json.loads(architecture.settings)["model_type"])
 
 
 def _modality(model: Any, kind: str) -> str:

@@ -19,7 +19,8 @@ from headwater.parts.transformer import Tap, TransformerConfig, activation
 
 @dataclass(frozen=True, kw_only=True)
 class TokenEncoderConfig:
-    """`pool`: the mean of the valid tokens, the class token, or the last valid token (texts).
+    """`pool`: the mean of the valid tokens, the class token, the last valid token (texts), or the mean of the class token
+    and the registers, as AST and the distilled DeiT have it.
 
     `position`: fixed sines, a learned table for `grid` (which must then be given), or none (rotary trunks).
     `input_norm`: a layer norm before the first block, as in CLIP's image tower; in a post-norm trunk, of the embedding.
@@ -37,13 +38,13 @@ class TokenEncoderConfig:
     token_types: int = 0
     position_offset: int = 0
     input_norm: bool = False
-    pool: Literal["mean", "class", "last", "attention"] = "mean"
+    pool: Literal["mean", "class", "last", "prefix", "attention"] = "mean"
 
     def __post_init__(self) -> None:
         if self.position == "learned" and not self.grid:
             raise RequestError("TokenEncoderConfig: position=learned needs grid, the patches along each axis.")
-        if self.pool == "class" and not self.class_token:
-            raise RequestError("TokenEncoderConfig: pool=class needs class_token=True.")
+        if self.pool in ("class", "prefix") and not self.class_token:
+            raise RequestError(f"TokenEncoderConfig: pool={self.pool} needs class_token=True.")
 
     def build(self) -> "TokenEncoder":
         return TokenEncoder(self)
@@ -127,6 +128,8 @@ class TokenEncoder(TokenwiseEncoder):
     def _pool(self, prefix: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         if self.config.pool == "class":
             return prefix[:, 0]
+        if self.config.pool == "prefix":
+            return prefix.mean(1)
         if self.head is not None:
             return self.head(tokens, valid)
         if self.config.pool == "last":

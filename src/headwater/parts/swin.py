@@ -157,40 +157,40 @@ def together(rows: int, columns: int, side: int, shift: int, device: torch.devic
 
 
 class WindowAttention(nn.Module):
-    """What both kinds of attention share. `scored` and `bias` are theirs."""
+    """What both kinds of attention share."""
 
-    def __init__(self, config: SwinConfig, stage: int, key_bias: bool) -> None:
+    def __init__(self, config: SwinConfig, stage: int, bias: bool) -> None:
         super().__init__()
         dim = config.dim << stage
         self.heads = config.heads[stage]
-        self.q, self.v = (nn.Linear(dim, dim, bias=config.qkv_bias) for _ in range(2))
-        self.k = nn.Linear(dim, dim, bias=key_bias)
-        self.out = nn.Linear(dim, dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=bias), nn.Linear(dim, dim)
+
+    def split(self, x: Float[Tensor, "bn t d"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [bn h t e]."""
+        q, k, v = x.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
 
     def mixed(
         self,
-        x: Float[Tensor, "bn t d"],
         q: Float[Tensor, "bn h t e"],
         k: Float[Tensor, "bn h t e"],
+        v: Float[Tensor, "bn h t e"],
         bias: Float[Tensor, "h t t"],
         allowed: Bool[Tensor, "n t t"] | None,
         scale: float,
     ) -> Float[Tensor, "bn t d"]:
         mask = bias[None].to(q.dtype)
         if allowed is not None:
-            mask = mask.masked_fill(~allowed[:, None], -math.inf).repeat(len(x) // len(allowed), 1, 1, 1)
-        out = F.scaled_dot_product_attention(q, k, self.split(self.v(x)), attn_mask=mask, scale=scale)
+            mask = mask.masked_fill(~allowed[:, None], -math.inf).repeat(len(q) // len(allowed), 1, 1, 1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         return self.out(out.transpose(1, 2).flatten(2))
-
-    def split(self, x: Float[Tensor, "bn t d"]) -> Float[Tensor, "bn h t e"]:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class BiasedAttention(WindowAttention):
     """Version 1: scaled products, and a learned bias for each difference of places."""
 
     def __init__(self, config: SwinConfig, stage: int) -> None:
-        super().__init__(config, stage, key_bias=config.qkv_bias)
+        super().__init__(config, stage, config.qkv_bias)
         self.window = config.window
         self.table = nn.Parameter(torch.empty((2 * config.window - 1) ** 2, self.heads))
         nn.init.trunc_normal_(self.table, std=0.02)
@@ -200,16 +200,20 @@ class BiasedAttention(WindowAttention):
     ) -> Float[Tensor, "bn t d"]:
         apart = differences(side, x.device) + self.window - 1  # a smaller window uses the middle of the table
         bias = self.table[apart[..., 0] * (2 * self.window - 1) + apart[..., 1]].permute(2, 0, 1)
-        q, k = self.split(self.q(x)), self.split(self.k(x))
-        return self.mixed(x, q, k, bias, allowed, q.shape[-1] ** -0.5)
+        q, k, v = self.split(self.qkv(x))
+        return self.mixed(q, k, v, bias, allowed, q.shape[-1] ** -0.5)
 
 
 class CosineAttention(WindowAttention):
     """Version 2: cosines times a learned factor, and a bias that a small network gives to each difference of places."""
 
     def __init__(self, config: SwinConfig, stage: int) -> None:
-        super().__init__(config, stage, key_bias=False)
+        super().__init__(config, stage, bias=False)
         self.learned_at = config.learned_at[stage] if config.learned_at else 0
+        dim = config.dim << stage
+        self.bias_q, self.bias_v = (
+            nn.Parameter(torch.zeros(dim)) if config.qkv_bias else None for _ in range(2)
+        )  # a bias of keys would change all cosines of a query alike
         self.logit = nn.Parameter(torch.full((self.heads,), math.log(10)))
         self.bias = nn.Sequential(
             nn.Linear(2, BIAS_HIDDEN), nn.ReLU(inplace=True), nn.Linear(BIAS_HIDDEN, self.heads, bias=False)
@@ -224,8 +228,12 @@ class CosineAttention(WindowAttention):
         steps = steps.sign() * (steps.abs() + 1).log2() / 3  # logarithmic distances, 1 at the window's far end
         table = self.bias(torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1))
         bias = BIAS_TOP * table[apart[..., 0] + side - 1, apart[..., 1] + side - 1].permute(2, 0, 1).sigmoid()
-        q, k = (F.normalize(self.split(part(x)), dim=-1) for part in (self.q, self.k))
-        return self.mixed(x, q * self.logit.clamp(max=MAX_LOGIT).exp()[:, None, None], k, bias, allowed, 1.0)
+        qkv = self.qkv(x)
+        if self.bias_q is not None and self.bias_v is not None:
+            qkv = qkv + torch.cat([self.bias_q, torch.zeros_like(self.bias_q), self.bias_v])
+        q, k, v = self.split(qkv)
+        q = F.normalize(q, dim=-1) * self.logit.clamp(max=MAX_LOGIT).exp()[:, None, None]
+        return self.mixed(q, F.normalize(k, dim=-1), v, bias, allowed, 1.0)
 
 
 class Merge(nn.Module):

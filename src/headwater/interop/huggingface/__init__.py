@@ -4,6 +4,6 @@ Read into encoders of our own, and written back; `transformers` itself is not ne
 a checkpoint names code to import.
 """
 
-from headwater.interop.huggingface.loading import FAMILIES, Loaded, load, save
+from headwater.interop.huggingface.loading import FAMILIES, Loaded, find, load, save
 
-__all__ = ["FAMILIES", "Loaded", "load", "save"]
+__all__ = ["FAMILIES", "Loaded", "find", "load", "save"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import Changed, Family, Rule, Same, State
+from headwater.interop.huggingface.family import Changed, Family, Rule, Same, Stacked, State
 from headwater.parts.swin import SwinConfig
 
 # ours, theirs, within a block; of what has a weight and a bias
@@ -18,6 +18,7 @@ BLOCK = (
     ("mlp.0", "intermediate.dense"),
     ("mlp.2", "output.dense"),
 )
+QKV = ("query", "key", "value")
 FIXED = {"hidden_act": "gelu", "use_absolute_embeddings": False}
 
 
@@ -101,13 +102,13 @@ class Swin(Family):
 
 
 def _attention(ours: str, theirs: str, made: SwinConfig) -> list[Rule]:
-    out: list[Rule] = [Same(f"{ours}.{p[0]}.weight", f"{theirs}.{p}.weight") for p in ("query", "key", "value")]
-    if made.qkv_bias:
-        out += [Same(f"{ours}.{p[0]}.bias", f"{theirs}.{p}.bias") for p in ("query", "value")]
+    out: list[Rule] = [Stacked(f"{ours}.qkv.weight", tuple(f"{theirs}.{p}.weight" for p in QKV))]
     if made.version == 1:
         if made.qkv_bias:
-            out.append(Same(f"{ours}.k.bias", f"{theirs}.key.bias"))
+            out.append(Stacked(f"{ours}.qkv.bias", tuple(f"{theirs}.{p}.bias" for p in QKV)))
         return [*out, Same(f"{ours}.table", f"{theirs}.relative_position_bias_table")]
+    if made.qkv_bias:
+        out += [Same(f"{ours}.bias_{p[0]}", f"{theirs}.{p}.bias") for p in ("query", "value")]
     out.append(Changed(f"{ours}.logit", f"{theirs}.logit_scale", lambda x: x.flatten(), lambda x: x[:, None, None]))
     mlp = "continuous_position_bias_mlp"
     return [*out, *(Same(f"{ours}.bias.{p}", f"{theirs}.{mlp}.{p}") for p in ("0.weight", "0.bias", "2.weight"))]

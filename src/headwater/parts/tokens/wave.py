@@ -28,6 +28,7 @@ class WaveTokenizerConfig:
     norm             after the first one, per channel over time (wav2vec 2.0 base, HuBERT base), or after each, over the
                      channels (the large ones)
     standardise      each sound has mean 0 and deviation 1 before anything else
+    eps              of the layer norm before the projection
     """
 
     rate: int
@@ -38,6 +39,7 @@ class WaveTokenizerConfig:
     norm: Literal["group", "layer"] = "group"
     bias: bool = False
     standardise: bool = True
+    eps: float = 1e-5
     modality: str = "audio"
 
     def __post_init__(self) -> None:
@@ -126,7 +128,7 @@ class WaveTokenizer(Tokenizer):
         self.config, self.rank = config, 1
         self.patch_dim = config.channels * config.hop
         self.stem = WaveStem(config)
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.eps)
         self.embed = nn.Linear(config.width, dim)
 
     def grid(self, x: Input) -> tuple[int, ...]:
