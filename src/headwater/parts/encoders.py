@@ -1,5 +1,6 @@
 """Tokenizer + positions + transformer = an encoder of any modality that has a tokenizer."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from headwater.core.errors import RequestError
 from headwater.core.types import Features, Input, Tokens
 from headwater.core.verbs import Encoder, only
-from headwater.parts.positions import LearnedPositions, sincos
+from headwater.parts.positions import LearnedPositions, RelativeBias, centred, sequence, sincos
 from headwater.parts.tokens import TextTokenizer, Tokenizer, TokenizerConfig, pick
-from headwater.parts.transformer import Tap, TransformerConfig, activation
+from headwater.parts.transformer import Tap, TransformerConfig, mlp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +23,20 @@ class TokenEncoderConfig:
     """`pool`: the mean of the valid tokens, the class token, the last valid token (texts), or the mean of the class token
     and the registers, as AST and the distilled DeiT have it.
 
-    `position`: fixed sines, a learned table for `grid` (which must then be given), or none (rotary trunks).
+    `position`: fixed sines, a learned table for `grid` (which must then be given), or none (rotary trunks). As in DINOv3
+    a rotary trunk sees places `centred` on their grid; as in VideoMAE sines count the tokens in `sequence`, on a grid whose
+    axes but the first are those of `grid`.
+    `relative`: learned biases of attention by the difference of places on `grid`, one table for all blocks or one for each.
     `input_norm`: a layer norm before the first block, as in CLIP's image tower; in a post-norm trunk, of the embedding.
     `prefix_positions`: so many of the first prefix tokens have learned positions too. `token_types`, `position_offset`:
-    as in BERT and RoBERTa; every token is of the first type. `pool=attention` is SigLIP's head.
+    as in BERT and RoBERTa; every token is of the first type. `pool=attention` is SigLIP's head. `pool_norm`: the epsilon
+    of a layer norm of what was pooled; 0 leaves it out.
     """
 
     tokenizer: TokenizerConfig
     trunk: TransformerConfig
-    position: Literal["sincos", "learned", "none"] = "sincos"
+    position: Literal["sincos", "learned", "none", "centred", "sequence"] = "sincos"
+    relative: Literal["none", "shared", "blocks"] = "none"
     grid: tuple[int, ...] = ()
     class_token: bool = False
     registers: int = 0
@@ -39,10 +45,14 @@ class TokenEncoderConfig:
     position_offset: int = 0
     input_norm: bool = False
     pool: Literal["mean", "class", "last", "prefix", "attention"] = "mean"
+    pool_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.position == "learned" and not self.grid:
-            raise RequestError("TokenEncoderConfig: position=learned needs grid, the patches along each axis.")
+        for field, value in (("position", self.position), ("relative", self.relative)):
+            if value in ("learned", "sequence", "shared", "blocks") and not self.grid:
+                raise RequestError(f"TokenEncoderConfig: {field}={value} needs grid, the patches along each axis.")
+        if self.position == "centred" and (self.relative != "none" or not self.trunk.rotary):
+            raise RequestError("TokenEncoderConfig: position=centred needs trunk.rotary=True and relative=none.")
         if self.pool in ("class", "prefix") and not self.class_token:
             raise RequestError(f"TokenEncoderConfig: pool={self.pool} needs class_token=True.")
 
@@ -81,6 +91,9 @@ class TokenEncoder(TokenwiseEncoder):
         self.types = nn.Parameter(torch.zeros(k, self.dim)) if k else None
         self.head = AttentionPool(config.trunk) if config.pool == "attention" else None
         self.input_norm = nn.LayerNorm(self.dim, eps=config.trunk.eps) if config.input_norm else nn.Identity()
+        self.pool_norm = nn.LayerNorm(self.dim, eps=config.pool_norm) if config.pool_norm else nn.Identity()
+        tables = {"none": 0, "shared": 1, "blocks": config.trunk.depth}[config.relative]
+        self.relative = nn.ModuleList(RelativeBias(config.grid, config.trunk.heads) for _ in range(tables))
 
     def forward(
         self,
@@ -96,7 +109,7 @@ class TokenEncoder(TokenwiseEncoder):
         """
         tokens = self.embed(x, hidden, stand_in)
         tokens = tokens if keep is None else pick(tokens, keep)
-        return self.summarise(self.trunk(*self._entering(tokens)), tokens.valid)
+        return self.summarise(self.trunk(*self._entering(tokens, x, keep is None)), tokens.valid)
 
     def embed(
         self, x: Input, hidden: Bool[Tensor, "b n"] | None = None, stand_in: Float[Tensor, " d"] | None = None
@@ -107,23 +120,36 @@ class TokenEncoder(TokenwiseEncoder):
         if hidden is not None and stand_in is not None:
             vectors = torch.where(hidden[..., None], stand_in.to(vectors.dtype), vectors)
         if self.table is not None:
-            stretch = isinstance(x, Tensor) and not isinstance(self.tokenizer, TextTokenizer)
-            vectors = vectors + self.table(self.tokenizer.grid(x), stretch, self.config.position_offset)
+            vectors = vectors + self.table(self.tokenizer.grid(x), self._stretches(x), self.config.position_offset)
         elif self.config.position == "sincos":
             place = tokens.place if self.tokenizer.own_places else tokens.place[:1]
             vectors = vectors + sincos(place, self.dim).to(vectors.dtype)
+        elif self.config.position == "sequence":
+            vectors = vectors + self._numbered(x).to(vectors.dtype)
         if self.types is not None:
             vectors = vectors + self.types[0]
-        return Tokens(vectors, tokens.valid, tokens.place)
+        place = centred(tokens.place, tokens.valid) if self.config.position == "centred" else tokens.place
+        return Tokens(vectors, tokens.valid, place)
+
+    def _numbered(self, x: Input) -> Float[Tensor, "n d"]:
+        grid, own = self.tokenizer.grid(x), self.config.grid
+        if grid[1:] != own[1:]:
+            raise RequestError(f"The encoder numbers its tokens on a grid of (any, {own[1:]}); the input has {grid}.")
+        return sequence(math.prod(grid), self.dim, (x if isinstance(x, Tensor) else x.values).device)
+
+    def _stretches(self, x: Input) -> bool:
+        """Whether tables of positions are read by interpolation: neither in texts nor in padded batches."""
+        return isinstance(x, Tensor) and not isinstance(self.tokenizer, TextTokenizer)
 
     def trace(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> list[Tap]:
         """Each block's output, queries, keys and values; prefix tokens come first."""
         tokens = self.embed(x)
-        return self.trunk.trace(*self._entering(tokens if keep is None else pick(tokens, keep)))
+        return self.trunk.trace(*self._entering(tokens if keep is None else pick(tokens, keep), x, keep is None))
 
     def summarise(self, out: Float[Tensor, "b q d"], valid: Bool[Tensor, "b n"] | None) -> Features:
         prefix, tokens = out[:, : self.n_prefix], out[:, self.n_prefix :]
-        return Features(tokens, self._pool(prefix, tokens, valid), prefix if self.n_prefix else None, valid)
+        pooled = self.pool_norm(self._pool(prefix, tokens, valid))
+        return Features(tokens, pooled, prefix if self.n_prefix else None, valid)
 
     def _pool(self, prefix: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         if self.config.pool == "class":
@@ -138,18 +164,23 @@ class TokenEncoder(TokenwiseEncoder):
             return tokens[torch.arange(len(tokens), device=tokens.device), valid.sum(1).clamp(min=1) - 1]
         return mean_of(tokens, valid)
 
-    def _entering(self, tokens: Tokens) -> tuple[Tensor, Tensor | None, Tensor]:
-        """What the first block sees: prefix tokens first, then the others."""
+    def _entering(self, tokens: Tokens, x: Input, whole: bool) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor]]:
+        """What the first block sees: prefix tokens first, then the others; and the biases of attention."""
+        bias: list[Tensor] = []
+        if len(self.relative):
+            place = tokens.place[:1] if whole and not self.tokenizer.own_places else tokens.place
+            grid, stretch = self.tokenizer.grid(x), self._stretches(x)
+            bias = [table(place, self.n_prefix, grid, stretch) for table in self.relative]
         if self.prefix is None:
-            return self.input_norm(tokens.x), tokens.valid, tokens.place
+            return self.input_norm(tokens.x), tokens.valid, tokens.place, bias
         b, q = len(tokens.x), self.n_prefix
         prefix: Tensor = self.prefix
         if self.prefix_table is not None:
             prefix = torch.cat([prefix[: len(self.prefix_table)] + self.prefix_table, prefix[len(self.prefix_table) :]])
-        x = torch.cat([prefix.to(tokens.x.dtype).expand(b, -1, -1), tokens.x], 1)
+        vectors = torch.cat([prefix.to(tokens.x.dtype).expand(b, -1, -1), tokens.x], 1)
         valid = None if tokens.valid is None else torch.cat([tokens.valid.new_ones(b, q), tokens.valid], 1)
         place = torch.cat([tokens.place.new_zeros(b, q, tokens.place.shape[-1]), tokens.place], 1)
-        return self.input_norm(x), valid, place
+        return self.input_norm(vectors), valid, place, bias
 
 
 class AttentionPool(nn.Module):
@@ -157,11 +188,11 @@ class AttentionPool(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        dim, hidden = config.dim, int(config.dim * config.mlp_ratio)
+        dim = config.dim
         self.query = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
         self.attention = nn.MultiheadAttention(dim, config.heads, batch_first=True)
         self.norm = nn.LayerNorm(dim, eps=config.eps)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), activation(config.activation), nn.Linear(hidden, dim))
+        self.mlp = mlp(config)
 
     def forward(self, x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b d"]:
         query = self.query.expand(len(x), -1, -1)

@@ -29,7 +29,9 @@ class TransformerConfig:
     layer_scale: float = 0.0  # initial value; 0 leaves it out
     rotary: bool = False
     causal: bool = False
-    norm: Literal["pre", "post", "open"] = "pre"  # before each branch; as in BERT after each sum; pre, but none at the end
+    norm: Literal["pre", "post", "open"] = (
+        "pre"  # before each branch; as in BERT after each sum; pre, but none at the end
+    )
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
