@@ -132,6 +132,8 @@ class Loader:
         assert self.source.tensors is not None
         index = torch.tensor(chosen)
         x = {m: t[index] for m, t in self.source.tensors.items()}
+        if not self.source.marked:
+            return Batch(x, self._labels(chosen))
         marks = [self.source.annotations(i, {m: t[k] for m, t in x.items()}) for k, i in enumerate(chosen)]
         return Batch(x, self._labels(chosen), together(marks))
 

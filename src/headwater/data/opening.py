@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.data import archive, array, audio, builtin, dataset, graph, index, pieces, table, text, ts
+from headwater.data import annotated, archive, array, audio, builtin, dataset, graph, index, pieces, table, text, ts
 from headwater.data.gathering import endings, files, read
 from headwater.data.readers import ENDINGS, reader_for
 from headwater.data.source import Source
@@ -57,6 +57,8 @@ def open(
     name: str | None = None,
     modality: str | None = None,
     reading: Mapping[str, Any] | None = None,
+    annotations: str | None = None,
+    masks: str | None = None,
 ) -> Source:
     """Opens data of any accepted form; `docs/data.md` lists them.
 
@@ -64,11 +66,19 @@ def open(
     name       what messages and reports call the data
     modality   what to read the data as, where files or arrays could be several things; a path may say it too, as in
                "video:clips/"
+    annotations  boxes on the pictures of a folder: a COCO file, "instances.json", or a folder of VOC files
+    masks      a folder of PNG files, each with the stem of its picture and the number of a class per pixel
     reading    how to read it, where not as the data suggest: {"rate": 16000, "seconds": 5.0} of sound (of an array, the
                rate that it is at), {"window": 512, "stride": 256} of series; the page of each modality names them
     Raises RequestError where there is nothing to open, or nothing in it can be read.
     """
-    source = _opened(what, labels, name, modality)
+    if annotations is not None or masks is not None:
+        if not isinstance(what, str | os.PathLike):
+            raise RequestError("Annotations and masks go with a folder of pictures, given by its path.")
+        pictures = _opened(what, None, name, modality or "image")
+        source: Source = annotated.annotate(pictures, labels, annotations, masks)
+    else:
+        source = _opened(what, labels, name, modality)
     asked = dict(reading or {})
     if isinstance(source, array.Memory | array.Mapped) and source.modalities == ("audio",):
         source = audio.sounding(source, asked)
@@ -132,9 +142,11 @@ def _by_name(what: str, asked: str | None, name: str | None, modality: str | Non
     if os.path.isdir(at):
         found = index.folder(at, ENDINGS)
         called = name or os.path.basename(os.path.realpath(at)) + "/"
-        return files(
-            Disk(), os.path.realpath(at), found.table["name"], found.facts["others"], asked, called, at, modality
-        )
+        root, rest = os.path.realpath(at), found.facts["others"]
+        opened = files(Disk(), root, found.table["name"], rest, asked, called, at, modality)
+        if "image" in opened.modalities:
+            opened.notes += annotated.hints(root, found.table["name"], rest)
+        return opened
     if os.path.isfile(at):
         return _file(Disk(), os.path.abspath(at), asked, name or os.path.basename(at), modality)
     if glob.has_magic(at):

@@ -24,7 +24,9 @@ def drawn(source: Source, sample: int, seed: int) -> np.ndarray:
 def decoded(source: Source, at: np.ndarray, workers: int) -> Iterator[tuple[int, dict[str, Sample] | Unreadable]]:
     def one(i: int) -> dict[str, Sample] | Unreadable:
         try:
-            return source.read(i)
+            sample = source.read(i)
+            source.annotations(i, sample)  # an item is readable where what is marked on it is
+            return sample
         except Unreadable as error:
             return error
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from headwater.core.types import Annotations
 
+LEAST = 1e-9  # an area that is divided by is at least this
+
 
 def from_corner(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
     """(left, top, width, height), as in COCO, to edges."""
@@ -46,7 +48,7 @@ def iou(a: Float[Tensor, "*#b 4"], b: Float[Tensor, "*#b 4"]) -> Float[Tensor, "
     Shapes broadcast: `iou(a[:, None], b)` of n and m boxes is [n m].
     """
     common, union = _overlap(a, b)
-    return common / union.clamp(min=torch.finfo(union.dtype).tiny)
+    return common / union.clamp(min=LEAST)
 
 
 def giou(a: Float[Tensor, "*#b 4"], b: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*b"]:
@@ -54,8 +56,7 @@ def giou(a: Float[Tensor, "*#b 4"], b: Float[Tensor, "*#b 4"]) -> Float[Tensor, 
     smallest box around both that belongs to neither. Broadcasts as `iou` does."""
     common, union = _overlap(a, b)
     around = area(torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], -1))
-    least = torch.finfo(union.dtype).tiny
-    return common / union.clamp(min=least) - (around - union) / around.clamp(min=least)
+    return common / union.clamp(min=LEAST) - (around - union) / around.clamp(min=LEAST)
 
 
 def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ the files. Item i is drawn from a generator seeded by (set, i), so it never depe
 
 from collections.abc import Callable, Mapping
 
-from headwater.data.generated import clips, clouds, motifs, sales, scenes, sounds, texts, volumes, waves
+from headwater.data.generated import clips, clouds, detection, motifs, sales, scenes, sounds, texts, volumes, waves
 from headwater.data.source import Source
 
 SETS: Mapping[str, Callable[[str], Source]] = {
@@ -17,6 +17,7 @@ SETS: Mapping[str, Callable[[str], Source]] = {
     **volumes.SETS,
     **sounds.SETS,
     **texts.SETS,
+    **detection.SETS,
 }
 
 # the set that stands for each modality in tests and measurements
