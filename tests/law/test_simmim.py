@@ -40,11 +40,11 @@ def test_what_is_said_does_not_depend_on_hidden_pixels_but_on_seen_ones():
     hidden = where_hidden(method.config.mask(len(x), (4, 4), step().rng))
     tokenizer = method.encoder.tokenizer
     patches = tokenizer.patches(x)
-    said = method.reconstruct(x, hidden)
+    said = method.features(x, hidden)
     other = tokenizer.unpatch(torch.where(hidden[..., None], 1 - patches, patches), (4, 4))
-    torch.testing.assert_close(method.reconstruct(other, hidden), said)
+    torch.testing.assert_close(method.features(other, hidden), said)
     other = tokenizer.unpatch(torch.where(hidden[..., None], patches, 1 - patches), (4, 4))
-    assert not torch.allclose(method.reconstruct(other, hidden)[hidden], said[hidden])
+    assert not torch.allclose(method.features(other, hidden)[hidden], said[hidden])
 
 
 def test_units_of_the_paper_are_32_pixels():
@@ -118,6 +118,6 @@ def test_it_equals_the_reference_from_the_same_weights():
 
     x = torch.rand(5, 3, 32, 32)
     want = theirs(pixel_values=x, bool_masked_pos=hidden)
-    said = encoder.tokenizer.unpatch(method.reconstruct(x, hidden), (4, 4))
+    said = encoder.tokenizer.unpatch(method.to_patch(method.features(x, hidden)), (4, 4))
     torch.testing.assert_close(said, want.reconstruction, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(method(Batch({"image": x}), Step(Rng(0))).value, want.loss, rtol=1e-5, atol=0)

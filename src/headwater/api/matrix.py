@@ -20,8 +20,6 @@ def why_not(method: type[Method], modalities: Sequence[str]) -> str | None:
         if method.modalities and modality not in method.modalities:
             known = ", ".join(MODALITIES[m].plural for m in method.modalities)
             return f"{name} learns from {known}; this data holds {plural}."
-        if method.restores and not MODALITIES[modality].values:
-            return f"{name} restores values, and behind the tokens of {plural} stand names."
     return None
 
 

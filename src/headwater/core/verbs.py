@@ -33,7 +33,6 @@ class Method(nn.Module, ABC):
     """Learns by gradient: turns a batch into a scalar. The engine owns the loop.
 
     tokens      the encoder must be made of tokens: the method hides some of them, or aims at single ones
-    restores    its target is the values behind hidden tokens, so these must be values and not names, as words are
     together    how many modalities it learns from at once
     modalities  the only ones that it makes sense for; empty: all
 
@@ -41,7 +40,6 @@ class Method(nn.Module, ABC):
     """
 
     tokens: ClassVar[bool] = False
-    restores: ClassVar[bool] = False
     together: ClassVar[int] = 1
     modalities: ClassVar[tuple[str, ...]] = ()
 

@@ -32,7 +32,6 @@ class Modality:
 
     tokenizer   (facts, patch) -> how it becomes tokens; a patch of 0 means one that suits the data
     kit         facts -> its views
-    values      behind a token stand values, which can be restored, and not a name
     dense       the encoder to begin with where a method needs no tokens; "" means the token encoder
     tokens      the encoder to begin with where it does
     others      other ways to make tokens, by the name that follows the slash in `vit-micro/wave`
@@ -42,7 +41,6 @@ class Modality:
     rank: int | None
     tokenizer: Callable[[Facts, int], TokenizerConfig]
     kit: Callable[[Facts], kit.ViewKit]
-    values: bool = True
     dense: Callable[[Facts], str] = lambda facts: ""
     tokens: Callable[[Facts], str] = lambda facts: "vit-micro"
     others: Mapping[str, Callable[[Facts], TokenizerConfig]] = field(default_factory=dict)
@@ -156,7 +154,6 @@ MODALITIES: Mapping[str, Modality] = {
         rank=None,
         tokenizer=lambda f, patch: TextTokenizerConfig(vocabulary=f["vocabulary"]),
         kit=lambda f: kit.text(),
-        values=False,
     ),
     "video": Modality(plural="clips", rank=3, tokenizer=_video, kit=lambda f: kit.video(f["channels"], f["size"])),
     "volume": Modality(

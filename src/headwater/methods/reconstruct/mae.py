@@ -29,7 +29,7 @@ PAPER = Paper(
     year=2021,
     arxiv="2111.06377",
     differs="small data uses a smaller decoder; values of unlike kinds (table cells, "
-    "points) are predicted as they are, points by Chamfer's distance.",
+    "points) are predicted as they are, points by Chamfer's distance, words by cross-entropy.",
 )
 
 
@@ -53,7 +53,6 @@ TINY = Config(view=Crop(16), decoder=TransformerConfig(dim=16, depth=1, heads=2)
 
 class MAE(Method):
     tokens = True
-    restores = True
 
     def __init__(self, config: Config, encoder: TokenwiseEncoder) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ class MAE(Method):
         self.mask_token = nn.Parameter(torch.zeros(dim))
         nn.init.normal_(self.mask_token, std=0.02)
         self.decoder = config.decoder.build()
-        self.to_patch = nn.Linear(dim, encoder.tokenizer.patch_dim)
+        self.to_patch = nn.Linear(dim, encoder.tokenizer.guess_dim)
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         x = self.config.view(batch.x[self.encoder.modality], step.rng)
@@ -71,15 +70,15 @@ class MAE(Method):
         valid = tokenizer.valid(x)
         mask = self.config.mask(len(x), tokenizer.grid(x), step.rng, valid)
         seen = self.encoder(x, keep=mask.keep)
-        guess = take(self.decode(seen, mask, tokenizer.places(x), valid), mask.drop)
+        guess = self.to_patch(take(self.decode(seen, mask, tokenizer.places(x), valid), mask.drop))
         error = tokenizer.distance(guess, take(self.target(x), mask.drop))
         counted = None if valid is None else valid.gather(1, mask.drop)
         return Loss(masked_mean(error, counted, step.gather))
 
     def decode(
         self, seen: Features, mask: Mask, places: Float[Tensor, "#b n r"], valid: Tensor | None
-    ) -> Float[Tensor, "b n p"]:
-        """Every patch, from the features of the seen ones (class and register tokens take part)."""
+    ) -> Float[Tensor, "b n d"]:
+        """What the decoder makes of every token, from the features of the seen ones (class and register tokens take part)."""
         place = sincos(places, self.config.decoder.dim)
         narrow = self.narrow(seen.tokens)
         tokens = put(narrow, mask.keep, self.mask_token.expand(len(narrow), place.shape[1], -1)) + place
@@ -87,7 +86,7 @@ class MAE(Method):
         if seen.prefix is not None:
             tokens = torch.cat([self.narrow(seen.prefix), tokens], 1)
             valid = None if valid is None else torch.cat([valid.new_ones(len(valid), q), valid], 1)
-        return self.to_patch(self.decoder(tokens, valid)[:, q:])
+        return self.decoder(tokens, valid)[:, q:]
 
     def target(self, x: Input) -> Float[Tensor, "b n p"]:
         patches = self.encoder.tokenizer.patches(x)

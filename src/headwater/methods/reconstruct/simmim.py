@@ -26,7 +26,8 @@ PAPER = Paper(
     title="SimMIM: A Simple Framework for Masked Image Modeling",
     year=2021,
     arxiv="2111.09886",
-    differs="defaults are those of the paper's plain ViT (units of 2 x 2 patches of 16 pixels), not of its Swin.",
+    differs="defaults are those of the paper's plain ViT (units of 2 x 2 patches of 16 pixels), not of its Swin; "
+    "words are predicted by cross-entropy.",
 )
 
 
@@ -48,25 +49,24 @@ TINY = Config(view=Crop(16))
 
 class SimMIM(Method):
     tokens = True
-    restores = True
 
     def __init__(self, config: Config, encoder: TokenwiseEncoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.to_patch = nn.Linear(encoder.dim, encoder.tokenizer.patch_dim)
+        self.to_patch = nn.Linear(encoder.dim, encoder.tokenizer.guess_dim)
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         x = self.config.view(batch.x[self.encoder.modality], step.rng)
         tokenizer = self.encoder.tokenizer
         valid = tokenizer.valid(x)
         mask = self.config.mask(len(x), tokenizer.grid(x), step.rng, valid)
-        guess = take(self.reconstruct(x, where_hidden(mask)), mask.drop)
+        guess = self.to_patch(take(self.features(x, where_hidden(mask)), mask.drop))
         error = tokenizer.distance(guess, take(tokenizer.patches(x), mask.drop), power=1)
         counted = None if valid is None else valid.gather(1, mask.drop)
         return Loss(masked_mean(error, counted, step.gather))
 
-    def reconstruct(self, x: Input, hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n p"]:
-        """Every patch, said without seeing the hidden ones."""
-        return self.to_patch(self.encoder(x, hidden=hidden, stand_in=self.mask_token).tokens)
+    def features(self, x: Input, hidden: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        """Of every token, made without seeing the hidden ones."""
+        return self.encoder(x, hidden=hidden, stand_in=self.mask_token).tokens

@@ -40,6 +40,7 @@ class Normalise(nn.Module):
 class Tokenizer(nn.Module, ABC):
     """`patch_dim` values stand behind each token, and it stands at a place with `rank` coordinates.
 
+    guess_dim   how many values a method says per token to restore it; more than patch_dim where `distance` weighs choices
     alike       the values of a patch are of one kind, so that its own mean and deviation mean something
     own_places  tokens stand elsewhere in every sample (points); on a grid they stand alike in all
     """
@@ -48,6 +49,10 @@ class Tokenizer(nn.Module, ABC):
     patch_dim: int
     alike: ClassVar[bool] = True
     own_places: ClassVar[bool] = False
+
+    @property
+    def guess_dim(self) -> int:
+        return self.patch_dim
 
     @abstractmethod
     def grid(self, x: Input) -> tuple[int, ...]:
@@ -59,7 +64,7 @@ class Tokenizer(nn.Module, ABC):
         know, on padding and where a value is missing; `distance` passes over it."""
 
     @abstractmethod
-    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b ..."]:
+    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Shaped[Tensor, "b ..."]:
         """The inverse of `patches`: values as they were before normalisation."""
 
     def places(self, x: Input) -> Float[Tensor, "#b n r"]:
@@ -68,7 +73,7 @@ class Tokenizer(nn.Module, ABC):
         return coordinates(self.grid(x), device)[None]
 
     def distance(
-        self, guess: Float[Tensor, "b k p"], target: Float[Tensor, "b k p"], power: int = 2
+        self, guess: Float[Tensor, "b k g"], target: Float[Tensor, "b k p"], power: int = 2
     ) -> Float[Tensor, "b k"]:
         """How wrong a reconstruction is, per token: the mean of |error| to this power over its values that are known."""
         known = ~target.isnan()

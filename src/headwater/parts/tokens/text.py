@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from headwater.core.errors import RequestError
 from headwater.core.types import Input, Ragged, Tokens
 from headwater.parts.tokens.base import Tokenizer, coordinates, inside
+
+IGNORED = -1  # stands for the id of what is no token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,22 +25,40 @@ class TextTokenizerConfig:
 
 
 class TextTokenizer(Tokenizer):
+    """Behind each token stands its id; to restore it is to choose among the vocabulary, as masked language models do."""
+
+    alike = False
+
     def __init__(self, config: TextTokenizerConfig, dim: int) -> None:
         super().__init__()
         self.config, self.patch_dim, self.rank = config, 1, 1
         self.embed = nn.Embedding(config.vocabulary, dim)
         nn.init.normal_(self.embed.weight, std=0.02)
 
+    @property
+    def guess_dim(self) -> int:
+        return self.config.vocabulary
+
     def grid(self, x: Input) -> tuple[int, ...]:
         return ((x if isinstance(x, Tensor) else x.values).shape[1],)
 
     def patches(self, x: Input) -> Float[Tensor, "b n p"]:
-        raise RequestError(
-            "text: words are names, not values, and cannot be reconstructed as values; mask and classify them."
-        )
+        """The ids, as floats; NaN on padding."""
+        ids = x if isinstance(x, Tensor) else x.values
+        valid = self.valid(x)
+        ids = ids[..., None].to(self.embed.weight.dtype)
+        return ids if valid is None else ids.masked_fill(~valid[..., None], torch.nan)
 
-    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b ..."]:
-        raise RequestError("text: words are names, not values; there is nothing to put together.")
+    def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Shaped[Tensor, "b n"]:
+        """The ids of the patches, or the likeliest of the guesses."""
+        return (patches.argmax(-1) if patches.shape[-1] == self.guess_dim else patches[..., 0]).long()
+
+    def distance(
+        self, guess: Float[Tensor, "b k g"], target: Float[Tensor, "b k p"], power: int = 2
+    ) -> Float[Tensor, "b k"]:
+        """The cross-entropy of each token; a power means nothing here."""
+        ids = target[..., 0].nan_to_num(IGNORED).long()
+        return F.cross_entropy(guess.transpose(1, 2), ids, ignore_index=IGNORED, reduction="none")
 
     def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
         return inside(self.grid(x), x.extent) if isinstance(x, Ragged) else None
