@@ -13,7 +13,6 @@ from headwater.core.types import Input, Ragged
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
 from headwater.parts.architectures import to_json
-from headwater.parts.encoders import TokenEncoder
 from headwater.parts.mixer import MixerConfig
 from headwater.parts.tokens import TableTokenizerConfig, TextTokenizerConfig
 from headwater.parts.wrapped import WrappedConfig
@@ -105,7 +104,7 @@ def _samples(pretrained: Pretrained, data: Any) -> Sequence[Input]:
         return [pretrained.prepare(next(iter(loader.ordered(range(n))))[1].x[encoder.modality]) for n in BATCHES]
     rng = torch.Generator().manual_seed(0)
     tokenizer = getattr(card.architecture, "tokenizer", None)
-    if isinstance(encoder, TokenEncoder) and isinstance(tokenizer, TextTokenizerConfig):
+    if isinstance(tokenizer, TextTokenizerConfig):
         ids = [
             torch.randint(tokenizer.vocabulary, (b, n), generator=rng) for b, n in zip(BATCHES, LENGTHS, strict=True)
         ]

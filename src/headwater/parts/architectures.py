@@ -11,7 +11,9 @@ from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.mixer import MixerConfig
 from headwater.parts.modalities import MODALITIES, SMALL_PICTURE, patch_for
 from headwater.parts.perceptron import PerceptronConfig
+from headwater.parts.seq2seq import T5EncoderConfig, T5TrunkConfig
 from headwater.parts.swin import SwinConfig
+from headwater.parts.texttower import TextTowerConfig
 from headwater.parts.tokens import (
     GraphTokenizerConfig,
     GridTokenizerConfig,
@@ -33,6 +35,8 @@ EncoderConfig = (
     | MixerConfig
     | PerceptronConfig
     | GraphNetConfig
+    | T5EncoderConfig
+    | TextTowerConfig
     | WrappedConfig
 )
 
@@ -45,6 +49,9 @@ KINDS: dict[str, type[Any]] = {
         SwinConfig,
         MixerConfig,
         PerceptronConfig,
+        T5EncoderConfig,
+        T5TrunkConfig,
+        TextTowerConfig,
         WrappedConfig,
         TransformerConfig,
         GraphNetConfig,
@@ -100,11 +107,19 @@ SWIN: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int, Literal[1, 2]]
 # width, depth
 MIXER = {"mixer-micro": (64, 4), "mixer-nano": (128, 6)}
 PERCEPTRON = {"mlp-micro": (128, 3), "mlp-nano": (256, 4)}
+# width, depth, heads, width of a head, width of the MLP (version 1.1 of T5 from small on)
+T5 = {
+    "t5-micro": (96, 4, 3, 32, 256),
+    "t5-nano": (128, 6, 4, 32, 344),
+    "t5-small": (512, 8, 6, 64, 1024),
+    "t5-base": (768, 12, 12, 64, 2048),
+    "t5-large": (1024, 24, 16, 64, 2816),
+}
 GRAPHNET = {"gin-micro": (96, 4), "gin-nano": (192, 5), "gat-micro": (96, 3), "gat-nano": (192, 4)}
 
 
 def names() -> list[str]:
-    return [*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *GRAPHNET]
+    return [*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *T5, *GRAPHNET]
 
 
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
@@ -120,7 +135,12 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16{also}."
         )
-    for sizes, reads, make in ((SWIN, "image", _swin), (MIXER, "series", _mixer), (PERCEPTRON, "table", _perceptron)):
+    for sizes, reads, make in (
+        (SWIN, "image", _swin),
+        (MIXER, "series", _mixer),
+        (PERCEPTRON, "table", _perceptron),
+        (T5, "text", _t5),
+    ):
         if kind in sizes and modality == reads:
             return make(kind, facts, int(patch or 0))
         if kind in sizes:
@@ -177,6 +197,12 @@ def _perceptron(kind: str, facts: Mapping[str, Any], patch: int) -> PerceptronCo
     cells = MODALITIES["table"].tokenizer(facts, 0)
     assert isinstance(cells, TableTokenizerConfig)
     return PerceptronConfig(tokenizer=cells, dim=dim, depth=depth)
+
+
+def _t5(kind: str, facts: Mapping[str, Any], patch: int) -> T5EncoderConfig:
+    dim, depth, heads, head_dim, hidden = T5[kind]
+    trunk = T5TrunkConfig(dim=dim, depth=depth, heads=heads, head_dim=head_dim, hidden=hidden)
+    return T5EncoderConfig(tokenizer=TextTokenizerConfig(vocabulary=facts["vocabulary"]), trunk=trunk)
 
 
 def to_json(config: Any) -> Any:
