@@ -17,6 +17,7 @@ ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "gelu_new": "gelu-tanh", "gelu_py
 
 class Bert(Family):
     kinds = ("bert", "roberta", "xlm-roberta")
+    modality = "text"
     left = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
 
     def architecture(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> TokenEncoderConfig:
@@ -82,8 +83,9 @@ class Bert(Family):
             and a.position == "learned"
             and a.input_norm
             and a.token_types > 0
-            and not a.class_token
-            and not a.registers
+            and a.trunk.qkv_bias is True
+            and a.trunk.activation in ACTIVATIONS.values()
+            and not (a.class_token or a.registers or a.pool_norm or a.relative != "none")
         )
         if not like:
             raise RequestError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from headwater.core.errors import RequestError
 
 State = Mapping[str, Tensor]
+BESIDE = "^"  # what a name begins with, in rules, that stands beside the bare model and not within
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Family(ABC):
     kinds: ClassVar[tuple[str, ...]]
     # beginnings of names, within the bare model, of weights that our encoder knowingly leaves out: a pooler, a mask token
     left: ClassVar[tuple[str, ...]] = ()
+    # ends of names as older checkpoints have them -> as they are now
+    renamed: ClassVar[Mapping[str, str]] = {}
+    modality: ClassVar[str] = "image"
+    # what stands in front of the bare model's names where there is something beside it
+    front: ClassVar[str] = ""
 
     @abstractmethod
     def architecture(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Any:
@@ -74,7 +80,8 @@ class Family(ABC):
 
     @abstractmethod
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
-        """Every weight of the encoder. Theirs are named as in the bare model (no "vit." or "model." in front)."""
+        """Every weight of the encoder. Theirs are named as in the bare model (no "vit." or "model." in front),
+        or begin with BESIDE."""
 
     @abstractmethod
     def config(self, architecture: Any, preprocessing: Mapping[str, Any]) -> dict[str, Any]:

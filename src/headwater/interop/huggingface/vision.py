@@ -5,7 +5,6 @@ carry belongs to a classifier and is left out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,70 +12,30 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import Changed, Family, Parted, Rule, Same, Stacked, State
+from headwater.interop.huggingface.family import Changed, Family, Parted, Rule, Same, State
+from headwater.interop.huggingface.trunks import (
+    ACTIVATIONS,
+    OLD,
+    Names,
+    activation,
+    blocks,
+    both,
+    pair,
+    patches,
+    positions,
+    prefix,
+    ratio,
+    sizes,
+)
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.tokens import GridTokenizerConfig
-from headwater.parts.transformer import Activation, TransformerConfig
+from headwater.parts.transformer import TransformerConfig
 
-ACTIVATIONS: Mapping[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu-tanh",
-    "quick_gelu": "quick-gelu",
-    "relu": "relu",
-}
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a family calls its parts; `{i}` stands for the number of a block."""
-
-    block: str
-    q: str
-    k: str
-    v: str
-    out: str
-    norm1: str
-    norm2: str
-    up: str
-    down: str
-    norm: str
-    positions: str
-    patches: str
-    prefix: tuple[str, ...] = ()
-    input_norm: str = ""
-    scale1: str = ""
-    scale2: str = ""
-
-
-OLD = Names(
-    block="encoder.layer.{i}.",
-    q="attention.attention.query",
-    k="attention.attention.key",
-    v="attention.attention.value",
-    out="attention.output.dense",
-    norm1="layernorm_before",
-    norm2="layernorm_after",
-    up="intermediate.dense",
-    down="output.dense",
-    norm="layernorm",
-    positions="embeddings.position_embeddings",
-    patches="embeddings.patch_embeddings.projection",
-    prefix=("embeddings.cls_token",),
-)
 DINO = Names(
-    block="encoder.layer.{i}.",
-    q="attention.attention.query",
-    k="attention.attention.key",
-    v="attention.attention.value",
-    out="attention.output.dense",
     norm1="norm1",
     norm2="norm2",
     up="mlp.fc1",
     down="mlp.fc2",
-    norm="layernorm",
-    positions="embeddings.position_embeddings",
-    patches="embeddings.patch_embeddings.projection",
-    prefix=("embeddings.cls_token",),
     scale1="layer_scale1.lambda1",
     scale2="layer_scale2.lambda1",
 )
@@ -117,14 +76,14 @@ class Vision(Family):
                 raise RequestError(
                     f"The checkpoint's {name}={config[name]!r} is not among what our {kind} encoder does."
                 )
-        sides, patch = _pair(config["image_size"]), _pair(config["patch_size"])
+        sides, patch = pair(config["image_size"]), pair(config["patch_size"])
         dim, hidden = config["hidden_size"], config.get("intermediate_size")
         trunk = TransformerConfig(
             dim=dim,
             depth=config["num_hidden_layers"],
             heads=config["num_attention_heads"],
-            mlp_ratio=float(config.get("mlp_ratio", 4)) if hidden is None else hidden / dim,
-            activation=_activation(config),
+            mlp_ratio=float(config.get("mlp_ratio", 4)) if hidden is None else ratio(hidden, dim),
+            activation=activation(config),
             eps=config.get("layer_norm_eps", 1e-6),
             layer_scale=config.get("layerscale_value", 1.0) if kind.startswith("dinov2") else 0.0,
         )
@@ -148,34 +107,19 @@ class Vision(Family):
 
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
         kind, names = config["model_type"], _names(config["model_type"])
-        out: list[Rule] = [_patches(config, f"{names.patches}.weight")]
+        sides = pair(config["patch_size"])
+        out: list[Rule] = [patches(f"{names.patches}.weight", int(config.get("num_channels", 3)), sides)]
         if kind != "clip_vision_model":
             out.append(Same("tokenizer.embed.bias", f"{names.patches}.bias"))
         out += _positions(kind, names)
         if kind == "clip_vision_model":
-            out += _both("input_norm", "pre_layrnorm")
-        for i in range(config["num_hidden_layers"]):
-            ours, theirs = f"trunk.blocks.{i}.", names.block.format(i=i)
-            for end in ("weight", "bias"):
-                parts = tuple(f"{theirs}{part}.{end}" for part in (names.q, names.k, names.v))
-                out.append(Stacked(f"{ours}attention.qkv.{end}", parts))
-            for mine, other in (
-                ("attention.out", names.out),
-                ("norm1", names.norm1),
-                ("norm2", names.norm2),
-                ("mlp.0", names.up),
-                ("mlp.2", names.down),
-            ):
-                out += _both(ours + mine, theirs + other)
-            if names.scale1:
-                out.append(Same(f"{ours}scale1.gamma", theirs + names.scale1))
-                out.append(Same(f"{ours}scale2.gamma", theirs + names.scale2))
-        out += _both("trunk.norm", names.norm)
+            out += both("input_norm", "pre_layrnorm")
+        out += blocks(names, self.architecture(config, {}).trunk) + both("trunk.norm", names.norm)
         if kind == "siglip_vision_model":
             out.append(Same("head.query", "head.probe"))
             out += [Same(f"head.attention.in_proj_{e}", f"head.attention.in_proj_{e}") for e in ("weight", "bias")]
-            out += _both("head.attention.out_proj", "head.attention.out_proj") + _both("head.norm", "head.layernorm")
-            out += _both("head.mlp.0", "head.mlp.fc1") + _both("head.mlp.2", "head.mlp.fc2")
+            out += both("head.attention.out_proj", "head.attention.out_proj") + both("head.norm", "head.layernorm")
+            out += both("head.mlp.0", "head.mlp.fc1") + both("head.mlp.2", "head.mlp.fc2")
         return out
 
     def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -206,13 +150,8 @@ class Vision(Family):
         made: dict[str, Any] = {
             "model_type": kind,
             "architectures": [MODELS[kind]],
-            "hidden_size": t.dim,
-            "num_hidden_layers": t.depth,
-            "num_attention_heads": t.heads,
-            "intermediate_size": int(t.dim * t.mlp_ratio),
+            **sizes(t),
             "mlp_ratio": int(t.mlp_ratio) if kind.startswith("dinov2") else None,
-            "hidden_act": {ours: theirs for theirs, ours in ACTIVATIONS.items()}[t.activation],
-            "layer_norm_eps": t.eps,
             "image_size": a.grid[0] * patch[0],
             "patch_size": patch[0],
             "num_channels": tokenizer.channels,
@@ -239,8 +178,11 @@ def _kind(a: TokenEncoderConfig) -> str | None:
     t, grid = a.trunk, a.tokenizer
     assert isinstance(grid, GridTokenizerConfig)
     square = len(grid.patch) == 2 and grid.patch[0] == grid.patch[1] and a.grid and a.grid[0] == a.grid[1]
-    plain = t.qkv_bias and not t.rotary and not t.causal and t.norm == "pre" and not a.token_types
-    if not (square and plain and a.position == "learned"):
+    plain = (
+        t.qkv_bias is True and not (t.rotary or t.causal) and t.norm == "pre" and t.activation in ACTIVATIONS.values()
+    )
+    more = a.token_types or a.pool_norm or a.relative != "none"
+    if not (square and plain and a.position == "learned") or more:
         return None
     if a.pool == "attention":
         return "siglip_vision_model" if not a.class_token and not a.registers and not t.layer_scale else None
@@ -259,34 +201,6 @@ def _names(kind: str) -> Names:
     return DINO if kind.startswith("dinov2") else TOWER if kind in ("clip_vision_model", "siglip_vision_model") else OLD
 
 
-def _activation(config: Mapping[str, Any]) -> Activation:
-    name = config.get("hidden_act", "gelu")
-    if name not in ACTIVATIONS:
-        raise RequestError(f"The checkpoint's hidden_act={name!r} is none of {', '.join(ACTIVATIONS)}.")
-    return ACTIVATIONS[name]
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def _both(ours: str, theirs: str) -> list[Rule]:
-    return [Same(f"{ours}.{end}", f"{theirs}.{end}") for end in ("weight", "bias")]
-
-
-def _patches(config: Mapping[str, Any], theirs: str) -> Changed:
-    """A convolution [d c p p] is our linear map [d, p p c]."""
-    c, sides = int(config.get("num_channels", 3)), _pair(config["patch_size"])
-
-    def to_ours(w: Tensor) -> Tensor:
-        return w.permute(0, 2, 3, 1).flatten(1).contiguous()
-
-    def to_theirs(w: Tensor) -> Tensor:
-        return w.view(len(w), *sides, c).permute(0, 3, 1, 2).contiguous()
-
-    return Changed("tokenizer.embed.weight", theirs, to_ours, to_theirs)
-
-
 def _positions(kind: str, names: Names) -> list[Rule]:
     """Their one table begins with the positions of the class (and distillation) token, ours are two."""
     if kind == "siglip_vision_model":
@@ -302,19 +216,5 @@ def _positions(kind: str, names: Names) -> list[Rule]:
             Changed("prefix", "embeddings.class_embedding", lambda x: x[None], lambda x: x[0]),
         ]
     more = {"deit": "embeddings.distillation_token", "dinov2_with_registers": "embeddings.register_tokens"}.get(kind)
-    placed = 2 if kind == "deit" else 1
     tokens = ("embeddings.cls_token", *([more] if more else []))
-    return [
-        Parted(
-            ("prefix_table", "table.table"),
-            (names.positions,),
-            lambda t: [t[0][0, :placed], t[0][:, placed:]],
-            lambda o: [torch.cat([o[0][None], o[1]], 1)],
-        ),
-        Parted(
-            ("prefix",),
-            tokens,
-            lambda t: [torch.cat([x[0] for x in t])],
-            lambda o: [o[0][None, :1], *([o[0][None, 1:]] if more else [])],
-        ),
-    ]
+    return [positions(names.positions, 2 if kind == "deit" else 1), prefix(*tokens)]
