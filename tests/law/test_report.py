@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from headwater.core.errors import RequestError
+from headwater.core.types import Graph, Ragged
 from headwater.report import charts
 from headwater.report.embedding_map import embedding_map
 from headwater.report.page import render
 from headwater.report.pictures import views_picture
+from headwater.report.seen import seen
 from headwater.report.table import evaluation_lines
 
 HOSTILE = "<script>alert(1)</script>"
@@ -283,3 +285,30 @@ def test_ticks_are_round_and_labels_keep_apart() -> None:
 def _chart(means: list[float]) -> str:
     series = [charts.Series(str(m), [charts.Point(0, m, m - 0.1, m + 0.1, "")]) for m in means]
     return charts.budget_chart(series, ["1"], "Labels per class", True)
+
+
+def test_what_a_sample_looks_like_whatever_it_is() -> None:
+    clip = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(2, 3, 8, 5, 6) / 8
+    frames = seen("video", clip)
+    assert frames.shape == (2, 3, 5, 24) and frames[0, 0, 0, ::6].tolist() == [0.0, 2 / 8, 4 / 8, 7 / 8]
+
+    volume = torch.zeros(1, 1, 6, 4, 4)
+    volume[0, 0, 2] = 9.0
+    slices = seen("volume", volume)
+    assert slices.shape == (1, 1, 4, 16) and slices.max() == 1 and slices[0, 0, 0, 4:8].eq(1).all()
+
+    note = torch.sin(2 * torch.pi * 2000 * torch.arange(8000) / 8000)[None, None]  # half of the highest
+    spectrum = seen("audio", note)
+    assert abs(int(spectrum[0, 0].mean(1).argmax()) - 48) <= 1 and spectrum.min() >= 0
+
+    cloud = torch.tensor([[[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]]])  # x and z rise together: bottom left and top right
+    drawn = seen("points", Ragged(torch.cat([cloud, torch.full((1, 3, 5), 99.0)], 2), torch.tensor([[2]])))
+    assert drawn[0, 0, -1, 0] > 0 and drawn[0, 0, 0, -1] > 0 and int((drawn > 0).sum()) == 2
+
+    edges = torch.tensor([[[0, 2], [2, 0], [-1, -1]]])
+    links = seen("graph", Graph(torch.zeros(1, 1, 3), torch.tensor([[3]]), edges))
+    assert links[0, 0].nonzero().tolist() == [[0, 2], [2, 0]]
+
+    rows = seen("table", torch.tensor([[1.0, torch.nan], [2.0, 5.0], [3.0, 6.0]]))
+    assert rows[:, 0, 0, 0].tolist() == pytest.approx([0.15, 0.575, 1.0]) and rows[0, 0, 0, 1] == 0
+    assert seen("text", torch.zeros(2, 5, dtype=torch.long)) is None

@@ -16,8 +16,9 @@ from headwater.api import catalogue, run
 from headwater.api.encoders import HF, Pretrained, load, prepare, suited
 from headwater.api.override import flat, override
 from headwater.api.recipe import Recipe, recipe_for
+from headwater.api.views_sheet import draw_views
 from headwater.core.errors import RequestError, unknown
-from headwater.core.rng import Rng, mix
+from headwater.core.rng import mix
 from headwater.core.types import Input
 from headwater.core.verbs import Encoder, Method
 from headwater.data import open as open_data
@@ -30,9 +31,7 @@ from headwater.engine.artefact import Card, save_encoder, versions
 from headwater.engine.distributed import World, join
 from headwater.engine.fit import FitConfig, Outcome, fit
 from headwater.engine.log import Progress
-from headwater.parts.views import View, Views
 from headwater.report.page import render
-from headwater.report.pictures import views_picture
 
 
 @dataclass(frozen=True)
@@ -269,32 +268,5 @@ def _finish(
         provenance = {**kept, "data": source.name, "steps": outcome.step, "versions": versions()}
         prepared = preprocessing(modality, recipe, source, begun)
         save_encoder(at, encoder, Card(recipe.encoder[modality], prepared, provenance))
-    _picture(folder, recipe, source, begun)
+    draw_views(folder / "views.png", recipe, source, lambda m, x: prepare(x, preprocessing(m, recipe, source, begun)))
     render(folder)
-
-
-def _picture(folder: Path, recipe: Recipe, source: Source, begun: Pretrained | None, n: int = 8) -> None:
-    """What the method saw: some samples beside their views."""
-    if not {"image", "series"} & {*source.modalities}:
-        return
-    modality = "image" if "image" in source.modalities else "series"
-    _, batch = next(iter(Loader(source, n).ordered(range(min(n, len(source))))))
-    x, rng = batch.x[modality], Rng(0)
-    shown = prepare(x, preprocessing(modality, recipe, source, begun))
-    if not isinstance(shown, Tensor):
-        return
-    columns = [("as it is", shown if shown.is_floating_point() else shown / 255)]
-    for made in views_of(recipe.method, x, rng):
-        if isinstance(made, Tensor):
-            columns.append((f"view {len(columns)}", made))
-    views_picture(columns[:7], folder / "views.png")
-
-
-def views_of(config: Any, x: Input, rng: Rng) -> list[Input]:
-    """The views that a method's configuration would make of a batch."""
-    one, several = getattr(config, "view", None), getattr(config, "views", None)
-    if isinstance(one, View):
-        return [one(x, rng) for _ in range(2)]
-    if isinstance(several, tuple):
-        return [view(x, rng) for view in several]
-    return several(x, rng) if isinstance(several, Views) else []
