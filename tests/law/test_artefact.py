@@ -9,7 +9,9 @@ import torch
 
 from headwater.core.errors import RequestError
 from headwater.engine.artefact import Card, load_encoder, save_encoder
+from headwater.parts import architectures
 from headwater.parts.architectures import (
+    CONFORMER,
     CONVNEXT,
     GRAPHNET,
     MIXER,
@@ -17,6 +19,7 @@ from headwater.parts.architectures import (
     RESNET,
     SWIN,
     VIT,
+    WAV2VEC2,
     from_json,
     named,
     names,
@@ -48,9 +51,10 @@ def test_every_named_encoder_survives_the_way_to_json_and_back(name: str) -> Non
         "series": {"channels": 2, "length": 64},
         "table": {"columns": 5, "categories": (0, 3, 0, 0, 2)},
         "graph": {"channels": 3},
+        "audio": {"rate": 8000, "channels": 1, "length": 4000},
     }
     reads = {"image": [*VIT, *RESNET, *CONVNEXT, *SWIN], "series": [*VIT, *RESNET, *CONVNEXT, *MIXER]}
-    reads |= {"table": [*VIT, *PERCEPTRON], "graph": [*GRAPHNET]}
+    reads |= {"table": [*VIT, *PERCEPTRON], "graph": [*GRAPHNET], "audio": [*VIT, *CONFORMER, *WAV2VEC2]}
     for modality in (m for m in facts if name in reads[m]):
         config = named(name, modality, facts[modality])
         assert from_json(json.loads(json.dumps(to_json(config)))) == config
@@ -90,4 +94,11 @@ def test_names_are_offered_and_patches_divide() -> None:
     with pytest.raises(RequestError, match="convolutional and needs a grid"):
         named("resnet-18", "table", {"columns": 4})
     assert [patch_for(s, 4) for s in (8, 28, 32, 7, 3)] == [2, 4, 4, 1, 1]
-    assert len(names()) == len({*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *GRAPHNET})
+    tables = [
+        v
+        for k, v in vars(architectures).items()
+        if k.isupper() and isinstance(v, dict) and k not in ("KINDS", "MODALITIES")
+    ]
+    assert len(tables) >= 9
+    assert sorted(names()) == sorted(name for table in tables for name in table)
+    assert len(names()) == len({*names()})

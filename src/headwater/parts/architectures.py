@@ -1,10 +1,11 @@
 """Encoders by name and size, and as JSON: a closed table of kinds, so nothing in a file can name code to import."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
 from headwater.core.errors import RequestError, spelled, unknown
+from headwater.parts.conformer import ConformerConfig
 from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
@@ -12,6 +13,7 @@ from headwater.parts.mixer import MixerConfig
 from headwater.parts.modalities import MODALITIES, SMALL_PICTURE, patch_for
 from headwater.parts.perceptron import PerceptronConfig
 from headwater.parts.seq2seq import T5EncoderConfig, T5TrunkConfig
+from headwater.parts.speech import SpeechEncoderConfig
 from headwater.parts.swin import SwinConfig
 from headwater.parts.texttower import TextTowerConfig
 from headwater.parts.tokens import (
@@ -35,6 +37,8 @@ EncoderConfig = (
     | MixerConfig
     | PerceptronConfig
     | GraphNetConfig
+    | SpeechEncoderConfig
+    | ConformerConfig
     | T5EncoderConfig
     | TextTowerConfig
     | WrappedConfig
@@ -49,6 +53,8 @@ KINDS: dict[str, type[Any]] = {
         SwinConfig,
         MixerConfig,
         PerceptronConfig,
+        SpeechEncoderConfig,
+        ConformerConfig,
         T5EncoderConfig,
         T5TrunkConfig,
         TextTowerConfig,
@@ -107,6 +113,20 @@ SWIN: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int, Literal[1, 2]]
 # width, depth
 MIXER = {"mixer-micro": (64, 4), "mixer-nano": (128, 6)}
 PERCEPTRON = {"mlp-micro": (128, 3), "mlp-nano": (256, 4)}
+# width, depth, heads (Gulati et al., 2020, from small on)
+CONFORMER = {
+    "conformer-micro": (96, 4, 4),
+    "conformer-tiny": (144, 8, 4),
+    "conformer-small": (144, 16, 4),
+    "conformer-medium": (256, 16, 4),
+    "conformer-large": (512, 17, 8),
+}
+# width, depth, heads, channels of the convolutions over the wave, tokens that tell a place (Baevski et al., 2020)
+WAV2VEC2 = {
+    "wav2vec2-micro": (96, 4, 3, 64, 32),
+    "wav2vec2-base": (768, 12, 12, 512, 128),
+    "wav2vec2-large": (1024, 24, 16, 512, 128),
+}
 # width, depth, heads, width of a head, width of the MLP (version 1.1 of T5 from small on)
 T5 = {
     "t5-micro": (96, 4, 3, 32, 256),
@@ -119,7 +139,7 @@ GRAPHNET = {"gin-micro": (96, 4), "gin-nano": (192, 5), "gat-micro": (96, 3), "g
 
 
 def names() -> list[str]:
-    return [*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *T5, *GRAPHNET]
+    return [*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *CONFORMER, *WAV2VEC2, *T5, *GRAPHNET]
 
 
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
@@ -130,7 +150,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     """
     kind, _, patch = spelled(name).partition("/")
     known = MODALITIES[modality]
-    if patch and not patch.isdigit() and (patch not in known.others or kind not in VIT):
+    if patch and not patch.isdigit() and (patch not in known.others or kind not in (*VIT, *CONFORMER)):
         also = f", or {' or '.join(known.others)}" if known.others else ""
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16{also}."
@@ -148,6 +168,11 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
             raise RequestError(
                 f"Encoder {name!r} reads {MODALITIES[reads].plural}; {known.plural} need one such as {near}."
             )
+    if kind in CONFORMER or kind in WAV2VEC2:
+        if modality != "audio":
+            near = known.encoder(facts, tokens=True)
+            raise RequestError(f"Encoder {name!r} reads sounds; {known.plural} need one such as {near}.")
+        return _conformer(kind, facts, patch) if kind in CONFORMER else _wav2vec2(name, facts)
     if kind in GRAPHNET:
         if modality != "graph":
             raise RequestError(f"Encoder {name!r} reads graphs; {known.plural} need one such as vit-micro.")
@@ -203,6 +228,30 @@ def _t5(kind: str, facts: Mapping[str, Any], patch: int) -> T5EncoderConfig:
     dim, depth, heads, head_dim, hidden = T5[kind]
     trunk = T5TrunkConfig(dim=dim, depth=depth, heads=heads, head_dim=head_dim, hidden=hidden)
     return T5EncoderConfig(tokenizer=TextTokenizerConfig(vocabulary=facts["vocabulary"]), trunk=trunk)
+
+
+def _conformer(kind: str, facts: Mapping[str, Any], patch: str) -> ConformerConfig:
+    """Frames of sound, `patch` of them to a token."""
+    (dim, depth, heads), ways = CONFORMER[kind], MODALITIES["audio"].others
+    tokenizer = ways["frames" if patch.isdigit() else patch or "frames"](facts)
+    if patch.isdigit():
+        assert isinstance(tokenizer, SpectrogramTokenizerConfig)
+        tokenizer = replace(tokenizer, patch=(int(patch), tokenizer.mels))
+    return ConformerConfig(tokenizer=tokenizer, dim=dim, depth=depth, heads=heads)
+
+
+def _wav2vec2(name: str, facts: Mapping[str, Any]) -> SpeechEncoderConfig:
+    """The base and smaller ones are post-norm with a norm over time, the large one pre-norm with norms over channels."""
+    kind, _, patch = spelled(name).partition("/")
+    if patch:
+        raise RequestError(f"Encoder {name!r}: {kind} reads the wave itself and takes no patch.")
+    dim, depth, heads, width, kernel = WAV2VEC2[kind]
+    large = kind == "wav2vec2-large"
+    stem = WaveTokenizerConfig(
+        rate=facts["rate"], channels=facts["channels"], width=width, norm="layer" if large else "group", bias=large
+    )
+    trunk = TransformerConfig(dim=dim, depth=depth, heads=heads, eps=1e-5, norm="pre" if large else "post")
+    return SpeechEncoderConfig(tokenizer=stem, trunk=trunk, kernel=kernel)
 
 
 def to_json(config: Any) -> Any:

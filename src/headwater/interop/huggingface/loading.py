@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Encoder
+from headwater.interop.huggingface.ast import AST
 from headwater.interop.huggingface.bert import Bert
 from headwater.interop.huggingface.convnext import ConvNeXt
 from headwater.interop.huggingface.family import Family, State, to_ours, to_theirs
@@ -20,10 +21,13 @@ from headwater.interop.huggingface.patchtsmixer import PatchTSMixer
 from headwater.interop.huggingface.resnet import ResNet
 from headwater.interop.huggingface.swin import Swin
 from headwater.interop.huggingface.vision import Vision
+from headwater.interop.huggingface.wav2vec2 import Hubert, Wav2Vec2
 
-FAMILIES: Mapping[str, Family] = {
-    kind: family for family in (Vision(), Bert(), ResNet(), ConvNeXt(), Swin(), PatchTSMixer()) for kind in family.kinds
-}
+ALL: tuple[Family, ...] = (
+    *(Vision(), Bert(), ResNet(), ConvNeXt(), Swin(), PatchTSMixer(), AST()),
+    *(Wav2Vec2(), Hubert()),
+)
+FAMILIES: Mapping[str, Family] = {kind: family for family in ALL for kind in family.kinds}
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 # ends of names that no model learns and every one counts afresh when it is built
@@ -93,6 +97,8 @@ def _loaded(
     wanted = [name for r in rules for name in ([r.theirs] if isinstance(r.theirs, str) else r.theirs)]
     if front:
         state = {k: v for k, v in state.items() if k.startswith(front)}
+    for old, new in family.renamed.items():
+        state = {k.removesuffix(old) + new if k.endswith(old) else k: v for k, v in state.items()}
     bare = _bare(state, wanted)
     if not any(name in bare for name in wanted):
         found = next(iter(state), "nothing")
@@ -146,13 +152,13 @@ def _written_by(
     if model_type is not None and model_type not in FAMILIES:
         raise unknown("model_type", model_type, FAMILIES)
     tried = dict.fromkeys(FAMILIES.values()) if model_type is None else {FAMILIES[model_type]: None}
-    reasons: list[str] = []
+    reasons: dict[str, str] = {}  # the first of each modality
     for family in tried:
         try:
             return family, family.config(architecture, preprocessing)
         except RequestError as error:
-            reasons.append(str(error))
-    raise RequestError(reasons[0] if modality == "image" or len(reasons) == 1 else reasons[1])
+            reasons.setdefault(family.modality, str(error))
+    raise RequestError(reasons.get(modality) or next(iter(reasons.values())))
 
 
 def read_config(at: Path) -> dict[str, Any]:

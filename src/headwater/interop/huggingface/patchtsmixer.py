@@ -17,6 +17,7 @@ SCALINGS: Mapping[Any, str] = {"std": "std", True: "std", "mean": "mean", False:
 
 class PatchTSMixer(Family):
     kinds: ClassVar[tuple[str, ...]] = ("patchtsmixer",)
+    modality = "series"
 
     def architecture(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> MixerConfig:
         scaling = config.get("scaling", "std")

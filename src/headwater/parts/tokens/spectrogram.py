@@ -138,10 +138,10 @@ class SpectrogramTokenizer(Tokenizer):
         if self.config.frames:
             (height, width), channels = self.config.patch, self.config.channels
             full = (*grid, 1)[:2]
-            size = [(n - 1) * s + p for n, s, p in zip(full, self.stride, self.config.patch, strict=True)]
+            tall, wide = ((n - 1) * s + p for n, s, p in zip(full, self.stride, self.config.patch, strict=True))
             parts = patches.unflatten(2, (height * width, channels)).transpose(2, 3).flatten(2).transpose(1, 2)
-            summed = F.fold(parts, size, self.config.patch, stride=self.stride)
-            seen = F.fold(torch.ones_like(parts), size, self.config.patch, stride=self.stride)
+            summed = F.fold(parts, (tall, wide), self.config.patch, stride=self.stride)
+            seen = F.fold(torch.ones_like(parts), (tall, wide), self.config.patch, stride=self.stride)
             normalise = self.cut.normalise
             return summed / seen * normalise.std.view(-1, 1, 1) + normalise.mean.view(-1, 1, 1)
         return self.cut.unpatch(patches, grid if self.rank == 2 else (*grid, 1))
