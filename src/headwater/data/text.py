@@ -63,11 +63,15 @@ class Encoding:
         return self.words + self.ended
 
     def encode(self, words: str) -> Int64[Tensor, " n"]:
-        ids = self._library.encode(words).ids if self.tokenizer else [*words.encode()]
-        if len(ids) + self.ended > self.longest:
-            last = [] if self.ended else ids[-1:]  # a foreign tokenizer's own last token closes what is cut
-            ids = ids[: self.longest - 1] + last
-        return torch.tensor([*ids, self.words] if self.ended else ids, dtype=torch.int64)
+        coded = self._library.encode(words).ids if self.tokenizer else np.frombuffer(words.encode(), np.uint8)
+        ids = np.empty(min(len(coded) + self.ended, self.longest), np.int64)
+        body = min(len(coded), len(ids) - self.ended)
+        ids[:body] = coded[:body]
+        if self.ended:
+            ids[-1] = self.words
+        elif len(coded) > len(ids):  # a foreign tokenizer's own last token closes what is cut
+            ids[-1] = coded[-1]
+        return torch.from_numpy(ids)
 
     def decode(self, ids: Int64[Tensor, " n"]) -> str:
         """The words before the end."""
