@@ -95,21 +95,24 @@ def load(path: str | Path, modality: str | None = None) -> Pretrained:
 
     "hf:PATH" is a folder in the format of `transformers`, and "hf:ID" one that the local cache of Hugging Face holds;
     nothing is downloaded. Raises RequestError when there is none, or it is damaged. A run that made several encoders
-    (pairs) needs `modality`.
+    (pairs) needs `modality`; a checkpoint with several, such as CLIP, gives that of images without it.
     """
     if str(path).startswith(HF):
-        return foreign(str(path).removeprefix(HF))
+        return foreign(str(path).removeprefix(HF), modality)
     at = find(Path(path), modality)
     encoder, card = load_encoder(at)
     return Pretrained(encoder, card, at)
 
 
-def foreign(name: str) -> Pretrained:
-    """A checkpoint in the format of `transformers` in our own encoder or, where none is like it, wrapped."""
+def foreign(name: str, modality: str | None = None) -> Pretrained:
+    """A checkpoint in the format of `transformers` in our own encoder or, where none is like it, wrapped. Raises
+    RequestError where it reads another modality than the one asked for."""
     from headwater.interop import huggingface, wrapped
 
     at = huggingface.find(name)
-    loaded = huggingface.load(at) or wrapped.load(at)
+    loaded = huggingface.load(at, modality) or wrapped.load(at)
+    if modality is not None and loaded.encoder.modality != modality:
+        raise RequestError(f"{HF}{name} is an encoder of {loaded.encoder.modality}; {modality!r} was asked for.")
     provenance = {"method": f"{HF}{name}", "model_type": loaded.model_type, "versions": versions()}
     return Pretrained(loaded.encoder, Card(loaded.architecture, loaded.preprocessing, provenance), at)
 

@@ -14,28 +14,38 @@ from torch import Tensor
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Encoder
 from headwater.interop.huggingface.ast import AST
+from headwater.interop.huggingface.beit import Beit
 from headwater.interop.huggingface.bert import Bert
 from headwater.interop.huggingface.convnext import ConvNeXt
-from headwater.interop.huggingface.family import Family, State, to_ours, to_theirs
+from headwater.interop.huggingface.defaults import DEFAULTS
+from headwater.interop.huggingface.dinov3 import DINOv3
+from headwater.interop.huggingface.family import BESIDE, Family, State, to_ours, to_theirs
 from headwater.interop.huggingface.patchtsmixer import PatchTSMixer
 from headwater.interop.huggingface.resnet import ResNet
 from headwater.interop.huggingface.swin import Swin
+from headwater.interop.huggingface.t5 import T5
+from headwater.interop.huggingface.texttower import TextTowers
+from headwater.interop.huggingface.videomae import VideoMAE
 from headwater.interop.huggingface.vision import Vision
 from headwater.interop.huggingface.wav2vec2 import Hubert, Wav2Vec2
 
 ALL: tuple[Family, ...] = (
     *(Vision(), Bert(), ResNet(), ConvNeXt(), Swin(), PatchTSMixer(), AST()),
-    *(Wav2Vec2(), Hubert()),
+    *(Wav2Vec2(), Hubert(), T5(), TextTowers(), Beit(), DINOv3(), VideoMAE()),
 )
 FAMILIES: Mapping[str, Family] = {kind: family for family in ALL for kind in family.kinds}
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 # ends of names that no model learns and every one counts afresh when it is built
 COUNTED = ("position_ids", "relative_position_index", "relative_coords_table", "inv_freq")
-# models of several towers: where the settings of the one we read stand, what it is alone, and how its weights begin
+# models of several towers, the first unless another is asked for: where its settings stand, what it is alone, and how its
+# weights begin
 TOWERS = {
-    "clip": ("vision_config", "clip_vision_model", "vision_model."),
-    "siglip": ("vision_config", "siglip_vision_model", "vision_model."),
+    name: {
+        "image": ("vision_config", f"{name}_vision_model", "vision_model."),
+        "text": ("text_config", f"{name}_text_model", "text_model."),
+    }
+    for name in ("clip", "siglip")
 }
 
 
@@ -68,17 +78,22 @@ def find(name: str) -> Path:
         ) from error
 
 
-def load(at: Path) -> Loaded | None:
+def load(at: Path, modality: str | None = None) -> Loaded | None:
     """The checkpoint in this folder as an encoder of ours; None where no family of ours is like it.
 
-    Raises RequestError for a folder that is no checkpoint, for weights in pickles, and where a weight is missing, is left
-    over, has another shape, or a setting is not among what our encoder does.
+    `modality` chooses among several towers (by default the one of images). Raises RequestError for a folder that is no
+    checkpoint, for weights in pickles, and where a weight is missing, is left over, has another shape, or a setting is not
+    among what our encoder does.
     """
     config, processor = read_config(at), read_processor(at)
     kind, front = str(config.get("model_type")), ""
     if kind in TOWERS:
-        inner, kind, front = TOWERS[kind]
-        config = {**config[inner], "model_type": kind}
+        towers = TOWERS[kind]
+        if modality is not None and modality not in towers:
+            raise RequestError(f"{at} holds encoders of {', '.join(towers)}; say which (got {modality!r}).")
+        inner, kind, front = towers[modality or next(iter(towers))]
+        config = {**(config.get(inner) or {}), "model_type": kind}
+    config = {**DEFAULTS.get(kind, {}), **config}
     family = FAMILIES.get(kind)
     if family is None:
         return None
@@ -134,6 +149,8 @@ def save(
     family, config = _written_by(architecture, preprocessing, model_type, encoder.modality)
     state = encoder.state_dict()
     weights = {k: v.contiguous().clone() for k, v in to_theirs(family.rules(config), state).items()}
+    if any(k.startswith(BESIDE) for k in weights):
+        weights = {k.removeprefix(BESIDE) if k.startswith(BESIDE) else family.front + k: v for k, v in weights.items()}
     out.mkdir(parents=True, exist_ok=True)
     save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
     (out / CONFIG).write_text(json.dumps(config, indent=1))
@@ -168,7 +185,8 @@ def read_config(at: Path) -> dict[str, Any]:
 
 
 def read_processor(at: Path) -> dict[str, Any]:
-    """How samples are prepared, and under "tokenizer" the text of tokenizer.json; empty where the folder does not say."""
+    """How samples are prepared, the text of tokenizer.json under "tokenizer", and what pads under "pad_token"; empty where
+    the folder does not say."""
     name = next((n for n in PROCESSORS if (at / n).is_file()), None)
     found = {} if name is None else _json(at / name)
     for part in ("image_processor", "video_processor", "feature_extractor"):
@@ -176,6 +194,9 @@ def read_processor(at: Path) -> dict[str, Any]:
             found = found[part]
     if (at / "tokenizer.json").is_file():
         found["tokenizer"] = (at / "tokenizer.json").read_text()
+    if (at / "tokenizer_config.json").is_file():
+        pad = _json(at / "tokenizer_config.json").get("pad_token")
+        found["pad_token"] = pad.get("content") if isinstance(pad, dict) else pad
     return found
 
 
@@ -217,7 +238,8 @@ def _bare(state: State, wanted: Sequence[str]) -> dict[str, Tensor]:
     fronts = {k.removesuffix(name) for name in (wanted[0], wanted[-1]) for k in state if k.endswith(name)} | {""}
     # the one under which most of the wanted names stand; of equals the shortest
     front = max(sorted(fronts, key=len), key=lambda f: sum(f + name in state for name in wanted))
-    return {k.removeprefix(front): v for k, v in state.items() if k.startswith(front)}
+    beside = {name: state[name[1:]] for name in wanted if name.startswith(BESIDE) and name[1:] in state}
+    return {k.removeprefix(front): v for k, v in state.items() if k.startswith(front)} | beside
 
 
 def _json(at: Path) -> dict[str, Any]:
