@@ -1,6 +1,6 @@
 """Scenes of several shapes over clutter, with a box around each shape and the class of every pixel.
 
-shapes-boxes  1,200 scenes of 64 pixels with 1 to 5 shapes of six kinds and six colours
+shapes-boxes  1,200 scenes of 64 pixels with 1 to 5 shapes of six kinds and six colours; the class of a scene is how many
 """
 
 import numpy as np
@@ -10,11 +10,12 @@ from headwater.data.annotated import Annotated
 from headwater.data.array import Memory
 from headwater.data.drawn import Drawn
 from headwater.data.generated.scenes import COLOURS, SHAPES, distance
+from headwater.data.labels import Labels
 from headwater.data.segmentation import MaskStack
 
 SCENES = 1200
 SIDE = 64
-MOST = 5  # shapes in a scene
+COUNTS = ("one", "two", "three", "four", "five")  # shapes in a scene
 TRIES = 30  # places looked at for each shape, so that none hides another
 STROKES = (4, 12)  # of clutter
 
@@ -44,7 +45,7 @@ def scene(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     image, mask = clutter(draw, grid), np.zeros((SIDE, SIDE), np.uint8)
     boxes: list[tuple[int, int, int, int]] = []
     kinds: list[int] = []
-    for _ in range(int(draw.integers(1, MOST + 1))):
+    for _ in range(int(draw.integers(1, len(COUNTS) + 1))):
         kind, radius = int(draw.integers(len(SHAPES))), draw.uniform(5, 14)
         ink = palette[draw.integers(len(palette))][:, None, None] + draw.normal(0, 10, image.shape)
         for _ in range(TRIES):
@@ -73,7 +74,8 @@ def shapes_boxes(name: str) -> Annotated:
         SHAPES,
     )
     layers = MaskStack(torch.from_numpy(np.stack(masks)), ("ground", *SHAPES))
-    return Annotated(Memory(name, {"image": torch.from_numpy(np.stack(images))}), drawn, layers)
+    labels = Labels(np.array([len(b) - 1 for b in boxes], np.int64), COUNTS)
+    return Annotated(Memory(name, {"image": torch.from_numpy(np.stack(images))}, labels), drawn, layers)
 
 
 SETS = {"shapes-boxes": shapes_boxes}
