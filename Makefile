@@ -24,6 +24,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
 
 claims: $(VENV)/.dev
+	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/digits.py --write
 
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headwater.api.adapt import adapt
-    from headwater.api.catalogue import names as systems
+    from headwater.api.catalogue import systems
     from headwater.api.doctor import doctor
     from headwater.api.embed import embed
     from headwater.api.encoders import load
     from headwater.api.evaluate import evaluate
     from headwater.api.export import export
     from headwater.api.pretrain import pretrain
+    from headwater.api.reproduce import reproduce
     from headwater.api.verify import verify_resume
     from headwater.data import open
 
@@ -34,17 +35,30 @@ _WHERE = {
     "load": "headwater.api.encoders",
     "open": "headwater.data",
     "pretrain": "headwater.api.pretrain",
+    "reproduce": "headwater.api.reproduce",
     "systems": "headwater.api.catalogue",
     "verify_resume": "headwater.api.verify",
 }
 
-__all__ = ["adapt", "doctor", "embed", "evaluate", "export", "load", "open", "pretrain", "systems", "verify_resume"]
+__all__ = [
+    "adapt",
+    "doctor",
+    "embed",
+    "evaluate",
+    "export",
+    "load",
+    "open",
+    "pretrain",
+    "reproduce",
+    "systems",
+    "verify_resume",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'headwater' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), "names" if name == "systems" else name)
+    return getattr(import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ from headwater.api.encoders import Pretrained
 from headwater.api.recipe import kit_for
 from headwater.api.verdict import Budget, Row, row
 from headwater.core.rng import mix
+from headwater.core.types import Graph, Ragged
 from headwater.core.verbs import Encoder
 from headwater.data.loader import Loader
 from headwater.data.rows import plain
@@ -25,6 +26,8 @@ from headwater.engine.fit import FitConfig, fit
 from headwater.engine.log import Progress
 from headwater.engine.optimise import AdamW
 from headwater.methods.supervise import classify
+from headwater.parts.ragged import ragged_of
+from headwater.parts.tokens.base import inside
 
 Array = NDArray[Any]
 BASELINES = ("raw", "pca", "random", "scratch")
@@ -65,13 +68,18 @@ def readable(source: Source, pretrained: Pretrained, device: torch.device, worke
 
 
 def raw(task: Task, pretrained: Pretrained, seed: int) -> tuple[str, tuple[Array, Array]]:
-    """The prepared values themselves, flattened; what is missing is set to the mean."""
-    title = "raw pixels" if pretrained.modality == "image" else "raw values"
+    """The prepared values themselves, flattened; what is missing is set to the mean. Of texts, how often each token
+    stands in them."""
+    title = {"image": "raw pixels", "text": "counts of tokens"}.get(pretrained.modality, "raw values")
     side = (pretrained.card.preprocessing.get("size") or [0])[0]
     if side > RAW_SIDE:
         title = f"raw pixels ({RAW_SIDE} x {RAW_SIDE})"
     pool, test = (_flat(s, pretrained, side, task.workers) for s in (task.pool, task.test))
+    wide = max(pool.shape[1], test.shape[1])
+    pool, test = (np.pad(x, ((0, 0), (0, wide - x.shape[1])), constant_values=np.nan) for x in (pool, test))
     if pretrained.modality != "image":  # columns and channels come in units of their own
+        pool = pool[:, known := ~np.isnan(pool).all(0)]
+        test = test[:, known]
         mean, std = np.nanmean(pool, 0), np.nanstd(pool, 0)
         pool, test = ((x - mean) / np.where(std > 0, std, 1) for x in (pool, test))
     return title, (np.nan_to_num(pool), np.nan_to_num(test))
@@ -81,12 +89,31 @@ def _flat(source: Source, pretrained: Pretrained, side: int, workers: int) -> Ar
     parts = []
     for _, batch in Loader(source, 256, workers=workers).ordered(range(len(source))):
         x = pretrained.prepare(batch.x[pretrained.modality])
-        x = x if isinstance(x, Tensor) else x.values
+        if pretrained.modality == "text":
+            parts.append(_counts(ragged_of(x), source.spec["text"]["vocabulary"]))
+            continue
+        x = x if isinstance(x, Tensor) else _hollow(x)
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
         if pretrained.modality == "table":
             x = plain(x, source.spec["table"].get("categories", [0] * x.shape[1]))
         parts.append((F.adaptive_avg_pool2d(x, RAW_SIDE) if side > RAW_SIDE else x).flatten(1))
-    return torch.cat(parts).numpy()
+    wide = max(p.shape[1] for p in parts)  # samples of unequal length: a batch is as wide as its longest
+    return torch.cat([F.pad(p, (0, wide - p.shape[1]), value=torch.nan) for p in parts]).numpy()
+
+
+def _counts(x: Ragged, vocabulary: int) -> Tensor:
+    """The share of each token in each text [b vocabulary]."""
+    real = torch.arange(x.values.shape[1]) < x.extent
+    return torch.zeros(len(x), vocabulary).scatter_add_(1, x.values, real / x.extent)
+
+
+def _hollow(x: Ragged | Graph) -> Tensor:
+    """The values, NaN where a sample has ended."""
+    rank = x.extent.shape[1]
+    real = inside(x.values.shape[-rank:], x.extent).view(
+        len(x), *[1] * (x.values.ndim - 1 - rank), *x.values.shape[-rank:]
+    )
+    return x.values.float().masked_fill(~real, torch.nan)
 
 
 def pca(task: Task, pretrained: Pretrained, seed: int) -> tuple[str, tuple[Array, Array]]:

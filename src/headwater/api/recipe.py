@@ -41,11 +41,18 @@ def recipe_for(
     method = catalogue.method_class(module)
     assert method is not None
     check(method, [*spec])
+    for modality, known in spec.items():
+        if known.get("channels", 0) is None:
+            hint = "; reading={'bands': [...]} chooses those that all have" if modality == "image" else ""
+            raise RequestError(
+                f"These {MODALITIES[modality].plural} differ in their number of channels, and an encoder needs one{hint}."
+            )
     size = picture_size(spec["image"]) if "image" in spec else 0
     facts = {m: {**f, "size": (size, size)} if m == "image" else dict(f) for m, f in spec.items()}
     small = "image" not in spec or size <= SMALL_PICTURE
     config = module.SMALL if small else module.Config()
-    if not ("image" in facts and size == 224 and facts["image"]["channels"] == 3):
+    photographs = "image" in facts and facts["image"]["channels"] == 3 and not facts["image"].get("own_unit")
+    if not (photographs and size == 224):
         viewed = next((m for m in LOOKED_AT if m in facts), next(iter(facts)))
         config = config.viewed(kit_for(viewed, facts[viewed]))
         if hasattr(config, "viewed_modality"):
@@ -56,7 +63,8 @@ def recipe_for(
                 f"{module.__name__.rsplit('.', 1)[-1]} learns from labels; this data has {n_classes} classes."
             )
         config = replace(config, classes=n_classes)
-    encoders = {m: named(encoder or MODALITIES[m].encoder(f, method.tokens), m, f) for m, f in facts.items()}
+    wanted = {m: encoder or method.begins.get(m) or MODALITIES[m].encoder(f, method.tokens) for m, f in facts.items()}
+    encoders = {m: named(wanted[m], m, f) for m, f in facts.items()}
     return Recipe(config, encoders, fit_for(small, n), size)
 
 

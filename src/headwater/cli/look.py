@@ -1,4 +1,4 @@
-"""The commands that look at what is there: list, show, report, verify-resume."""
+"""The commands that look at what is there: list, show, reproduce, report, verify-resume."""
 
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from headwater.cli.app import Data, Json, Seed, Set, app, emit
 def list_(
     folder: Annotated[str, typer.Argument(help="One folder of the catalogue, such as distill.")] = "",
     matrix: Annotated[bool, typer.Option("--matrix", help="Which method learns from which kind of data.")] = False,
+    planned: Annotated[bool, typer.Option("--planned", help="The published systems that do not run yet.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the methods: the name, the year and the idea in one sentence; or, with --matrix, what learns from what."""
@@ -19,6 +20,9 @@ def list_(
         from headwater.api.matrix import matrix as table
 
         emit({"rows": table()}, as_json, shown.print_matrix)
+        return
+    if planned:
+        emit(shown.planned(folder), as_json, shown.print_planned)
         return
     result = shown.catalogue_lines(folder)
     emit(result, as_json, shown.print_catalogue)
@@ -35,6 +39,29 @@ def show(
     """Show a method: idea, paper, what differs from it, every field that --set can change, and measured numbers."""
     result = shown.method(method, data)
     emit(result, as_json, shown.print_method)
+
+
+@app.command()
+def reproduce(
+    method: Annotated[str, typer.Argument(help="A method by name.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between them.")] = "0,1,2",
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Take the mechanism away: then the claim must not hold.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Re-run the central claim of a method's paper at the size of a laptop, in minutes.
+
+    Exit code 1 where it does not hold (with --ablate: where it does).
+
+    Example: headwater reproduce rotnet
+    """
+    from headwater.api.reproduce import reproduce as work
+
+    found = work(method, shown.numbers(seeds), ablate=ablate)
+    emit({k: found[k] for k in shown.CLAIM_KEYS} if as_json else found, as_json, shown.print_claim)
+    if found["holds"] == ablate:
+        raise typer.Exit(1)
 
 
 @app.command()

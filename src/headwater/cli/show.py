@@ -1,13 +1,17 @@
 """What the commands print for people."""
 
 import inspect
+from dataclasses import asdict
 from typing import Any
 
 from headwater.api import catalogue
 from headwater.api.override import flat
 from headwater.core.errors import RequestError, unknown
 
-ORDER = ("reconstruct", "agree", "distill", "align", "pretext", "supervise", "adapt", "assess", "continual")
+ORDER = (
+    "reconstruct", "agree", "distill", "align", "pretext", "supervise", "adapt", "assess", "continual", "curate", "study"
+)  # fmt: skip
+CLAIM_KEYS = ("slug", "claim", "metric", "direction", "ours", "baseline", "margin", "seeds", "holds", "seconds")
 
 
 def budgets(text: str) -> list[int | str]:
@@ -21,6 +25,14 @@ def budgets(text: str) -> list[int | str]:
             )
         found.append(word if word == "all" else int(word))
     return found
+
+
+def numbers(text: str) -> list[int]:
+    """'0,1,2' -> [0, 1, 2]."""
+    found = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in found):
+        raise RequestError(f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2.")
+    return [int(part) for part in found]
 
 
 def run_summary(run: Any) -> dict[str, Any]:
@@ -99,6 +111,26 @@ def print_catalogue(found: list[dict[str, Any]]) -> None:
         print(f"  {method['name']:<{wide}}  {method['year']}  {method['idea']}")
 
 
+def planned(folder: str) -> list[dict[str, Any]]:
+    """The published systems that do not run yet."""
+    if folder and folder not in ORDER:
+        raise unknown("folder of the catalogue", folder, ORDER)
+    waiting = [s for s in catalogue.systems() if not s.runs and folder in ("", s.folder)]
+    waiting.sort(key=lambda s: (ORDER.index(s.folder), s.year))
+    return [asdict(s) for s in waiting]
+
+
+def print_planned(found: list[dict[str, Any]]) -> None:
+    print(f"{len(found)} published systems are planned and do not run yet.")
+    wide = max((len(s["slug"]) for s in found), default=0)
+    last = ""
+    for system in found:
+        if system["folder"] != last:
+            last = system["folder"]
+            print(f"\n{last} (planned)")
+        print(f"  {system['slug']:<{wide}}  {system['year']}  {system['title']}")
+
+
 def method(name: str, data: str) -> dict[str, Any]:
     """All there is to know of a method."""
     module = catalogue.load(name)
@@ -111,6 +143,11 @@ def method(name: str, data: str) -> dict[str, Any]:
     }
     if hasattr(module, "Config"):
         facts["recipe"] = _recipe(module, data)
+    if catalogue.claim(name) is not None:
+        from headwater.api.reproduce import of, recorded
+
+        slug, claim = of(name)
+        facts["claim"] = {"paper": claim.paper, "claim": claim.claim, "recorded": recorded(slug)}
     return facts
 
 
@@ -135,7 +172,33 @@ def print_method(facts: dict[str, Any]) -> None:
         print("\nrecipe   change any of these with --set path=value")
         for line in facts["recipe"]:
             print(f"  {line}")
+    if "claim" in facts:
+        print(f"\nclaim    {facts['claim']['claim']}")
+        found = facts["claim"]["recorded"]
+        told = (
+            claim_numbers(found) if found else f"not on record here; `headwater reproduce {facts['name']}` measures it"
+        )
+        print(f"         {told}")
     print(f"\nsource   {facts['source']}")
+
+
+def claim_numbers(found: dict[str, Any]) -> str:
+    spread = "" if found["spread"] is None else f" ± {found['spread']:.3g}"
+    verdict = "holds" if found["holds"] else "does not hold"
+    return (
+        f"{found['metric']}: {found['ours']:.4g} against {found['baseline']:.4g} ({found['compared_with']}), "
+        f"better by {found['margin']:.3g}{spread} over {len(found['seeds'])} seeds: {verdict}"
+    )
+
+
+def print_claim(found: dict[str, Any]) -> None:
+    print(f"{found['slug']}\n  paper     {found['paper']}\n  claim     {found['claim']}\n  data      {found['data']}")
+    if found["without"]:
+        print(f"  without   {found['without']}")
+    print(f"  measured  {claim_numbers(found)} (each seed by at least {found['least']:g})")
+    for seed, (ours, baseline) in zip(found["seeds"], found["runs"], strict=True):
+        print(f"            seed {seed}: {ours:.4g} against {baseline:.4g}")
+    print(f"  {found['seconds']:.0f} s")
 
 
 def print_proof(proof: dict[str, Any]) -> None:

@@ -35,6 +35,8 @@ class Method(nn.Module, ABC):
     tokens      the encoder must be made of tokens: the method hides some of them, or aims at single ones
     together    how many modalities it learns from at once
     modalities  the only ones that it makes sense for; empty: all
+    missing     it minds `Batch.present`: samples may lack a modality
+    begins      the architecture to begin with, by modality, where it is another than the modality's own
 
     A method of one modality keeps its encoder in `self.encoder`; others override `encoders`.
     """
@@ -42,6 +44,8 @@ class Method(nn.Module, ABC):
     tokens: ClassVar[bool] = False
     together: ClassVar[int] = 1
     modalities: ClassVar[tuple[str, ...]] = ()
+    missing: ClassVar[bool] = False
+    begins: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def loss(self, batch: Batch, step: Step) -> Loss:
