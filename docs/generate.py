@@ -12,6 +12,7 @@ from typing import Any
 
 from headwater.api import catalogue
 from headwater.api.override import flat
+from headwater.api.reproduce import of, recorded
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "methods"
@@ -42,9 +43,33 @@ def page(name: str, measured: dict[str, Any]) -> str:
             f"encoder {100 * m['untrained_10']:.1f} % and {100 * m['untrained_all']:.1f} %, raw pixels {100 * m['raw_10']:.1f} % "
             f"and {100 * m['raw_all']:.1f} % ({m['seeds']} seeds, {m['steps']} steps)."
         )
+    if catalogue.claim(name) is not None:
+        parts.append(claimed(name))
     source = Path(inspect.getsourcefile(module) or "").relative_to(ROOT)
     parts.append(f"Source: [`{source}`](../../{source})")
     return "\n\n".join(parts) + "\n"
+
+
+def claimed(name: str) -> str:
+    """What the paper claims, what is claimed here, and the numbers on record with the mechanism and without."""
+    slug, claim = of(name)
+    lines = [f"## Claim\n**The paper:** {claim.paper}", f"**Here:** {claim.claim}"]
+    found = recorded(slug)
+    if found is None:
+        return "\n\n".join([*lines, f"Not measured yet: `headwater reproduce {slug}`."])
+    gone = found["ablation"]
+    head = "| | ours | baseline | better by | holds |\n|---|---|---|---|---|"
+    rows = [
+        f"| {what} | {f['ours']:.4g} | {f['baseline']:.4g} | {f['margin']:.3g} ± {f['spread']:.2g} "
+        f"| {'yes' if f['holds'] else 'no'} |"
+        for what, f in (("as published", found), (f"without {gone['without']}", gone))
+    ]
+    told = (
+        f"Data: {claim.data}. Metric: {claim.metric} ({claim.direction} is better). Baseline: {claim.baseline}. "
+        f"{len(found['seeds'])} seeds, {found['seconds']:.0f} s; each seed must be better by at least {claim.least:g}. "
+        f"`headwater reproduce {slug}` measures it again."
+    )
+    return "\n\n".join([*lines, "\n".join([head, *rows]), told])
 
 
 def pages() -> dict[Path, str]:
