@@ -151,13 +151,12 @@ def carry(theirs: nn.Module, ours: mae.MAE) -> None:
     ours.mask_token.copy_(theirs.decoder.mask_token[0, 0])
 
 
-@pytest.mark.filterwarnings("default")  # the reference's imports may warn; that is its own affair
-@pytest.mark.parametrize("standardise", [False, True])
-def test_it_equals_the_reference_from_the_same_weights(standardise):
-    reference = pytest.importorskip("transformers.models.vit_mae")
+def reference(standardise: bool) -> nn.Module:
+    """transformers' MAE for pictures of 32 pixels, every weight of it random."""
+    module = pytest.importorskip("transformers.models.vit_mae")
     torch.manual_seed(0)
-    theirs = reference.ViTMAEForPreTraining(
-        reference.ViTMAEConfig(
+    theirs: nn.Module = module.ViTMAEForPreTraining(
+        module.ViTMAEConfig(
             hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, image_size=32,
             patch_size=8, decoder_hidden_size=16, decoder_num_hidden_layers=2, decoder_num_attention_heads=2,
             decoder_intermediate_size=64, norm_pix_loss=standardise, layer_norm_eps=1e-12, initializer_range=0.2,
@@ -170,15 +169,26 @@ def test_it_equals_the_reference_from_the_same_weights(standardise):
     for p in theirs.parameters():
         if p.requires_grad:  # norms and biases too: a weight of one or zero would hide a mistake
             nn.init.normal_(p, std=0.2)
-    noise = torch.rand(5, 16)
+    return theirs
+
+
+def like_the_reference(config: type, **changes: object) -> mae.MAE:
+    """What the configuration builds at the sizes of `reference`."""
     encoder = TokenEncoderConfig(
         tokenizer=GridTokenizerConfig(modality="image", channels=3, patch=(8, 8)),
         trunk=TransformerConfig(dim=32, depth=2, heads=2, eps=1e-12),
         class_token=True,
     ).build()
     decoder = TransformerConfig(dim=16, depth=2, heads=2, eps=1e-12)
-    ours = mae.Config(view=CentreCrop(32, 1.0), mask=ByNoise(noise), decoder=decoder, standardise=standardise)
-    method = ours.build({"image": encoder}).eval()
+    return config(view=CentreCrop(32, 1.0), decoder=decoder, **changes).build({"image": encoder}).eval()
+
+
+@pytest.mark.filterwarnings("default")  # the reference's imports may warn; that is its own affair
+@pytest.mark.parametrize("standardise", [False, True])
+def test_it_equals_the_reference_from_the_same_weights(standardise):
+    theirs = reference(standardise)
+    noise = torch.rand(5, 16)
+    method = like_the_reference(mae.Config, mask=ByNoise(noise), standardise=standardise)
     carry(theirs, method)
 
     x = torch.rand(5, 3, 32, 32)
