@@ -9,15 +9,24 @@ from headwater.core.verbs import Encoder, Method
 from tests import small
 
 METHODS = catalogue.methods()
-PAIRED = [n for n in METHODS if n.startswith("align.")]
+BEGINS = {"crate-micro": small.crate}  # by what a method begins with where it is another than usual
 
 
 def encoders(name: str) -> dict[str, Encoder]:
-    tokens = getattr(catalogue.method_class(catalogue.load(name)), "tokens", False)
-    found: dict[str, Encoder] = {"image": small.vit() if tokens else small.convnet()}
-    if name in PAIRED:
-        found["text"] = small.text()
-    return found
+    """Of the first modalities that the method learns from; pictures, and texts with them, where it learns from any."""
+    method = catalogue.method_class(catalogue.load(name))
+    assert method is not None
+    makers = {
+        "image": small.vit if method.tokens else small.convnet,
+        "text": small.text,
+        "table": small.table,
+        "points": small.points,
+        "graph": small.graph,
+        "series": small.mixer,
+        "audio": small.audio,
+    }
+    wanted = [m for m in makers if m in method.modalities or not method.modalities][: method.together]
+    return {m: BEGINS.get(method.begins.get(m, ""), makers[m])() for m in wanted}
 
 
 def build(name: str) -> Method:

@@ -40,33 +40,34 @@ class GraphNetConfig:
 
 
 class GIN(nn.Module):
-    """(1 + eps) x + the sum over neighbours, through two linear maps."""
+    """(1 + eps) x + the sum over neighbours, through two linear maps, the second to `out` (as wide as x unless said)."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, out: int = 0) -> None:
         super().__init__()
         self.eps = nn.Parameter(torch.zeros(1))
-        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, out or dim))
 
-    def forward(self, x: Float[Tensor, "b n d"], edges: Int[Tensor, "b e 2"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], edges: Int[Tensor, "b e 2"]) -> Float[Tensor, "b n o"]:
         said: Tensor = self.mlp((1 + self.eps) * x + gathered(x, edges))
         return said
 
 
 class GAT(nn.Module):
-    """Each node listens to itself and its neighbours, by heads that decide how much to whom."""
+    """Each node listens to itself and its neighbours, by heads that decide how much to whom. Together they say `out`
+    values (as many as x has unless said)."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, out: int = 0) -> None:
         super().__init__()
-        self.heads = heads
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.source = nn.Parameter(torch.empty(heads, dim // heads))
-        self.target = nn.Parameter(torch.empty(heads, dim // heads))
-        self.bias = nn.Parameter(torch.zeros(dim))
+        self.heads, out = heads, out or dim
+        self.value = nn.Linear(dim, out, bias=False)
+        self.source = nn.Parameter(torch.empty(heads, out // heads))
+        self.target = nn.Parameter(torch.empty(heads, out // heads))
+        self.bias = nn.Parameter(torch.zeros(out))
         for weight in (self.source, self.target):
-            nn.init.normal_(weight, std=(dim // heads) ** -0.5)
+            nn.init.normal_(weight, std=(out // heads) ** -0.5)
 
-    def forward(self, x: Float[Tensor, "b n d"], edges: Int[Tensor, "b e 2"]) -> Float[Tensor, "b n d"]:
-        b, n, d = x.shape
+    def forward(self, x: Float[Tensor, "b n d"], edges: Int[Tensor, "b e 2"]) -> Float[Tensor, "b n o"]:
+        b, n, _ = x.shape
         value = self.value(x).view(b * n, self.heads, -1)
         value = torch.cat([value, value.new_zeros(1, *value.shape[1:])])
         source, target = flat_edges(edges, n)
@@ -78,7 +79,7 @@ class GAT(nn.Module):
         weight = (score - most[target]).exp()
         total = torch.zeros_like(most).index_add(0, target, weight)
         told = torch.zeros_like(value).index_add(0, target, weight[..., None] * value[source])
-        return (told / total[..., None].clamp(min=1e-16))[:-1].reshape(b, n, d) + self.bias
+        return (told / total[..., None].clamp(min=1e-16))[:-1].reshape(b, n, -1) + self.bias
 
 
 class GraphNet(TokenwiseEncoder):

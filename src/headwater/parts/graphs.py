@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headwater.core.rng import Rng
 from headwater.core.types import Graph
 
 
@@ -36,6 +37,14 @@ def among(
     number.scatter_(1, keep, torch.where(valid, at, -1))
     ends = number.gather(1, torch.where(edges < 0, n, edges).flatten(1)).view_as(edges)
     return torch.where((ends < 0).any(-1, keepdim=True), -1, ends)
+
+
+def fewer(edges: Int[Tensor, "b e 2"], share: float, rng: Rng) -> Int[Tensor, "b e 2"]:
+    """Without a random share of the edges. Both directions of an edge have the same chance: it is drawn for the pair."""
+    low, high = edges.amin(-1), edges.amax(-1)
+    salt = rng.rand(len(edges), 2) * 1000
+    chance = ((low * 12.9898 + high * 78.233 + salt[:, :1]).sin() * 43758.5453 + salt[:, 1:]).frac().abs()
+    return torch.where((chance < share)[..., None], -1, edges)
 
 
 def walks(graph: Graph, steps: int) -> Float[Tensor, "b n k"]:

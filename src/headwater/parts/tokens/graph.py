@@ -63,5 +63,5 @@ class GraphTokenizer(Tokenizer):
 
     def forward(self, x: Input) -> Tokens:
         place = self.places(x)
-        tokens = self.embed(self.patches(x)) + self.structure(place / 16)
+        tokens = self.embed(self.patches(x)) + self.structure((place / 16).to(self.structure.weight.dtype))
         return Tokens(tokens, self.valid(x), place)

@@ -93,7 +93,7 @@ class PointsTokenizer(Tokenizer):
 
     def forward(self, x: Input) -> Tokens:
         centre, points = self.grouped(x)
-        local = self.first(points)
+        local = self.first(points.to(next(self.first.parameters()).dtype))
         whole = local.amax(2, keepdim=True).expand_as(local)
         tokens = self.second(torch.cat([whole, local], -1)).amax(2)
         return Tokens(tokens, None, grid_of(centre))

@@ -7,7 +7,7 @@ import torch
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
 from headwater.core.types import Graph, Input
-from headwater.parts.graphs import among
+from headwater.parts.graphs import among, fewer
 from headwater.parts.views.compose import check_within
 
 
@@ -40,11 +40,4 @@ class Thin:
         mean = (x.values * real).sum(2, keepdim=True) / x.extent[:, :, None]
         values = torch.where((rng.rand(b, 1, n) < self.features) & real, mean, x.values)
         values = values.gather(2, keep[:, None].expand(-1, f, -1)) * kept[:, None]
-        return Graph(values, count, self._fewer(among(x.edges, keep, kept, n), rng))
-
-    def _fewer(self, edges: torch.Tensor, rng: Rng) -> torch.Tensor:
-        """The same chance for both directions of an edge: it is drawn for the pair, not for the direction."""
-        low, high = edges.amin(-1), edges.amax(-1)
-        salt = rng.rand(len(edges), 2) * 1000
-        chance = ((low * 12.9898 + high * 78.233 + salt[:, :1]).sin() * 43758.5453 + salt[:, 1:]).frac().abs()
-        return torch.where((chance < self.edges)[..., None], -1, edges)
+        return Graph(values, count, fewer(among(x.edges, keep, kept, n), self.edges, rng))
