@@ -83,6 +83,8 @@ class PatchTSMixer(Family):
     def config(self, architecture: Any, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(architecture, MixerConfig):
             raise RequestError("PatchTSMixer of `transformers` is a mixer over series.")
+        if architecture.levels or architecture.resolutions:
+            raise RequestError("PatchTSMixer of `transformers` has neither levels nor resolutions; this mixer has.")
         made = architecture
         return {
             "model_type": "patchtsmixer",
