@@ -10,6 +10,7 @@ from headwater.parts.crate import CrateConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.mixer import MixerConfig
+from headwater.parts.seq2seq import T5EncoderConfig, T5TrunkConfig
 from headwater.parts.tokens import (
     GraphTokenizerConfig,
     GridTokenizerConfig,
@@ -42,6 +43,11 @@ def convnet(channels: int = 3) -> Encoder:
 
 def text() -> Encoder:
     return TokenEncoderConfig(tokenizer=TextTokenizerConfig(vocabulary=32), trunk=TRUNK, pool="last").build()
+
+
+def t5(**more: object) -> Encoder:
+    trunk = T5TrunkConfig(dim=16, depth=2, heads=2, head_dim=8, hidden=24, **more)
+    return T5EncoderConfig(tokenizer=TextTokenizerConfig(vocabulary=32), trunk=trunk).build()
 
 
 def table() -> Encoder:

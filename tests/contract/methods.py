@@ -9,7 +9,10 @@ from headwater.core.verbs import Encoder, Method
 from tests import small
 
 METHODS = catalogue.methods()
-BEGINS = {"crate-micro": small.crate}  # by what a method begins with where it is another than usual
+BEGINS = {
+    "crate-micro": small.crate,
+    "t5-micro": small.t5,
+}  # by what a method begins with where it is another than usual
 
 
 def encoders(name: str) -> dict[str, Encoder]:

@@ -27,7 +27,9 @@ from headwater.data.source import Source, Subset
 from headwater.engine.embed import vectors
 from headwater.engine.fit import FitConfig, fit
 from headwater.engine.optimise import AdamW
+from headwater.parts.crate import CrateConfig
 from headwater.parts.modalities import MODALITIES
+from headwater.parts.seq2seq import T5TrunkConfig
 from headwater.parts.transformer import TransformerConfig
 
 TABLE = [(row, m) for row in matrix() for m in MODALITIES]
@@ -49,7 +51,7 @@ def data(modality: str, paired: bool) -> Source:
 
 def small(config: Any) -> Any:
     """The same architecture, narrow and shallow."""
-    if isinstance(config, TransformerConfig):
+    if isinstance(config, TransformerConfig | CrateConfig | T5TrunkConfig):
         return replace(config, dim=16, depth=2, heads=2)
     if not is_dataclass(config):
         return config

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from headwater.core.errors import RequestError, spelled, unknown
 from headwater.parts.conformer import ConformerConfig
 from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
+from headwater.parts.crate import CrateConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.mixer import MixerConfig
@@ -17,6 +18,7 @@ from headwater.parts.speech import SpeechEncoderConfig
 from headwater.parts.swin import SwinConfig
 from headwater.parts.texttower import TextTowerConfig
 from headwater.parts.tokens import (
+    BandsTokenizerConfig,
     GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
@@ -24,6 +26,7 @@ from headwater.parts.tokens import (
     SpectrogramTokenizerConfig,
     TableTokenizerConfig,
     TextTokenizerConfig,
+    TokenizerConfig,
     WaveTokenizerConfig,
 )
 from headwater.parts.transformer import TransformerConfig
@@ -60,7 +63,9 @@ KINDS: dict[str, type[Any]] = {
         TextTowerConfig,
         WrappedConfig,
         TransformerConfig,
+        CrateConfig,
         GraphNetConfig,
+        BandsTokenizerConfig,
         GraphTokenizerConfig,
         GridTokenizerConfig,
         PointsTokenizerConfig,
@@ -81,6 +86,15 @@ VIT = {
     "vit-base": (768, 12, 12),
     "vit-large": (1024, 24, 16),
     "vit-huge": (1280, 32, 16),
+}
+# width, depth, heads (Pai et al., 2024, from tiny on)
+CRATE = {
+    "crate-micro": (96, 4, 3),
+    "crate-nano": (128, 6, 4),
+    "crate-tiny": (384, 12, 6),
+    "crate-small": (576, 12, 12),
+    "crate-base": (768, 12, 12),
+    "crate-large": (1024, 24, 16),
 }
 # widths, depths, stem stride
 RESNET = {
@@ -112,6 +126,8 @@ SWIN: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int, Literal[1, 2]]
 }
 # width, depth
 MIXER = {"mixer-micro": (64, 4), "mixer-nano": (128, 6)}
+# width, blocks of a level, levels, patch, dropout (Ekambaram et al., 2024, for tiny)
+TTM = {"ttm-micro": (32, 2, 3, 8, 0.0), "ttm-tiny": (192, 2, 3, 64, 0.2)}
 PERCEPTRON = {"mlp-micro": (128, 3), "mlp-nano": (256, 4)}
 # width, depth, heads (Gulati et al., 2020, from small on)
 CONFORMER = {
@@ -139,7 +155,7 @@ GRAPHNET = {"gin-micro": (96, 4), "gin-nano": (192, 5), "gat-micro": (96, 3), "g
 
 
 def names() -> list[str]:
-    return [*VIT, *RESNET, *CONVNEXT, *SWIN, *MIXER, *PERCEPTRON, *CONFORMER, *WAV2VEC2, *T5, *GRAPHNET]
+    return [*VIT, *CRATE, *RESNET, *CONVNEXT, *SWIN, *MIXER, *TTM, *PERCEPTRON, *CONFORMER, *WAV2VEC2, *T5, *GRAPHNET]
 
 
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
@@ -150,7 +166,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     """
     kind, _, patch = spelled(name).partition("/")
     known = MODALITIES[modality]
-    if patch and not patch.isdigit() and (patch not in known.others or kind not in (*VIT, *CONFORMER)):
+    if patch and not patch.isdigit() and (patch not in known.others or kind not in (*VIT, *CRATE, *CONFORMER)):
         also = f", or {' or '.join(known.others)}" if known.others else ""
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16{also}."
@@ -158,6 +174,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     for sizes, reads, make in (
         (SWIN, "image", _swin),
         (MIXER, "series", _mixer),
+        (TTM, "series", _ttm),
         (PERCEPTRON, "table", _perceptron),
         (T5, "text", _t5),
     ):
@@ -180,11 +197,9 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         nodes = known.tokenizer(facts, 0)
         assert isinstance(nodes, GraphTokenizerConfig)
         return GraphNetConfig(tokenizer=nodes, dim=dim, depth=depth, layer="gin" if kind.startswith("gin") else "gat")
-    if kind in VIT:
-        dim, depth, heads = VIT[kind]
-        trunk = TransformerConfig(dim=dim, depth=depth, heads=heads)
+    if kind in VIT or kind in CRATE:
         tokenizer = known.others[patch](facts) if patch in known.others else known.tokenizer(facts, int(patch or 0))
-        return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk)
+        return _of_tokens(kind, tokenizer)
     if kind not in RESNET and kind not in CONVNEXT:
         raise unknown("encoder", name, names())
     if known.rank is None:
@@ -199,6 +214,16 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     return ConvNeXtConfig(**shape, widths=widths, depths=depths, stem_stride=stem)
 
 
+def _of_tokens(kind: str, tokenizer: TokenizerConfig) -> TokenEncoderConfig:
+    """CRATE's class token takes part in its attention as the paper has it."""
+    dim, depth, heads = {**VIT, **CRATE}[kind]
+    if kind in CRATE:
+        return TokenEncoderConfig(
+            tokenizer=tokenizer, trunk=CrateConfig(dim=dim, depth=depth, heads=heads), class_token=True
+        )
+    return TokenEncoderConfig(tokenizer=tokenizer, trunk=TransformerConfig(dim=dim, depth=depth, heads=heads))
+
+
 def _swin(kind: str, facts: Mapping[str, Any], patch: int) -> SwinConfig:
     dim, depths, heads, window, version = SWIN[kind]
     patch = patch or (4 if min(facts["size"]) > SMALL_PICTURE else 2)
@@ -211,10 +236,17 @@ def _mixer(kind: str, facts: Mapping[str, Any], patch: int) -> MixerConfig:
     dim, depth = MIXER[kind]
     if facts["length"] is None:
         raise RequestError(
-            f"Encoder {kind!r} reads series of one length, and these differ; they need one such as vit-micro."
+            f"Encoder {kind!r} reads series of one length, and these differ; reading={{'window': ...}} cuts them to one, or "
+            "take one such as vit-micro."
         )
     patch = patch or patch_for(facts["length"], 16)
     return MixerConfig(channels=facts["channels"], length=facts["length"], patch=patch, dim=dim, depth=depth)
+
+
+def _ttm(kind: str, facts: Mapping[str, Any], patch: int) -> MixerConfig:
+    dim, depth, levels, usual, dropout = TTM[kind]
+    whole = _mixer("mixer-micro", facts, patch or patch_for(facts["length"] or usual, usual))
+    return replace(whole, dim=dim, depth=depth, levels=levels, dropout=dropout, any_series=True)
 
 
 def _perceptron(kind: str, facts: Mapping[str, Any], patch: int) -> PerceptronConfig:

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from headwater.core.errors import RequestError
 from headwater.core.types import Features, Input, Tokens
 from headwater.core.verbs import Encoder, only
+from headwater.parts.crate import CrateConfig
 from headwater.parts.positions import LearnedPositions, RelativeBias, centred, sequence, sincos
 from headwater.parts.tokens import TextTokenizer, Tokenizer, TokenizerConfig, pick
 from headwater.parts.transformer import Tap, TransformerConfig, mlp
+
+TrunkConfig = TransformerConfig | CrateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class TokenEncoderConfig:
     """
 
     tokenizer: TokenizerConfig
-    trunk: TransformerConfig
+    trunk: TrunkConfig
     position: Literal["sincos", "learned", "none", "centred", "sequence"] = "sincos"
     relative: Literal["none", "shared", "blocks"] = "none"
     grid: tuple[int, ...] = ()
@@ -51,10 +54,20 @@ class TokenEncoderConfig:
         for field, value in (("position", self.position), ("relative", self.relative)):
             if value in ("learned", "sequence", "shared", "blocks") and not self.grid:
                 raise RequestError(f"TokenEncoderConfig: {field}={value} needs grid, the patches along each axis.")
-        if self.position == "centred" and (self.relative != "none" or not self.trunk.rotary):
+        if self.relative != "none" or self.position == "centred" or self.pool == "attention":
+            _ = self.transformer
+        if self.position == "centred" and (self.relative != "none" or not self.transformer.rotary):
             raise RequestError("TokenEncoderConfig: position=centred needs trunk.rotary=True and relative=none.")
         if self.pool in ("class", "prefix") and not self.class_token:
             raise RequestError(f"TokenEncoderConfig: pool={self.pool} needs class_token=True.")
+
+    @property
+    def transformer(self) -> TransformerConfig:
+        """The trunk, for what only a plain transformer can do. Raises RequestError for any other."""
+        if not isinstance(self.trunk, TransformerConfig):
+            kind = type(self.trunk).__name__.removesuffix("Config")
+            raise RequestError(f"This needs an encoder whose trunk is a plain transformer; its trunk is a {kind}.")
+        return self.trunk
 
     def build(self) -> "TokenEncoder":
         return TokenEncoder(self)
@@ -89,7 +102,7 @@ class TokenEncoder(TokenwiseEncoder):
         q, k = config.prefix_positions, config.token_types
         self.prefix_table = nn.Parameter(torch.zeros(q, self.dim)) if q else None
         self.types = nn.Parameter(torch.zeros(k, self.dim)) if k else None
-        self.head = AttentionPool(config.trunk) if config.pool == "attention" else None
+        self.head = AttentionPool(config.transformer) if config.pool == "attention" else None
         self.input_norm = nn.LayerNorm(self.dim, eps=config.trunk.eps) if config.input_norm else nn.Identity()
         self.pool_norm = nn.LayerNorm(self.dim, eps=config.pool_norm) if config.pool_norm else nn.Identity()
         tables = {"none": 0, "shared": 1, "blocks": config.trunk.depth}[config.relative]
@@ -207,6 +220,23 @@ def mean_of(x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"] | None) -> Flo
         return x.mean(1)
     weight = valid[..., None].to(x.dtype)
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def decoded(
+    trunk: nn.Module,
+    narrow: nn.Module,
+    seen: Features,
+    tokens: Float[Tensor, "b n d"],
+    valid: Bool[Tensor, "b n"] | None,
+) -> Float[Tensor, "b n d"]:
+    """What a decoder makes of `tokens`; the class and register tokens of the encoder, narrowed, take part."""
+    if seen.prefix is None:
+        out: Tensor = trunk(tokens, valid)
+        return out
+    q = seen.prefix.shape[1]
+    valid = None if valid is None else torch.cat([valid.new_ones(len(valid), q), valid], 1)
+    out = trunk(torch.cat([narrow(seen.prefix), tokens], 1), valid)
+    return out[:, q:]
 
 
 def only_tokens(encoders: Mapping[str, Encoder], who: str) -> TokenwiseEncoder:

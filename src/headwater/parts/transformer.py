@@ -169,14 +169,17 @@ class Transformer(nn.Module):
             turn = rotation(place, self.config.dim // self.config.heads)
         if valid is None and not (bias and self.config.causal):
             return [*bias] * (depth // len(bias)) if bias else [None] * depth, turn
-        valid = x.new_ones(1, x.shape[1], dtype=torch.bool) if valid is None else valid
-        valid = valid | ~valid.any(1, keepdim=True)  # a sample without a single real token must not become NaN
-        allowed = valid[:, None, None, :]
+        allowed = attended(x.new_ones(1, x.shape[1], dtype=torch.bool) if valid is None else valid)
         if self.config.causal:
             n = x.shape[1]
             allowed = allowed & torch.ones(n, n, dtype=torch.bool, device=x.device).tril()
         masks = [b.masked_fill(~allowed, -math.inf) for b in bias] or [allowed]
         return [*masks] * (depth // len(masks)), turn
+
+
+def attended(valid: Bool[Tensor, "b n"]) -> Bool[Tensor, "b 1 1 n"]:
+    """Who may be attended to: whoever is valid; everyone where none is, which must not become NaN."""
+    return (valid | ~valid.any(1, keepdim=True))[:, None, None, :]
 
 
 class LayerScale(nn.Module):

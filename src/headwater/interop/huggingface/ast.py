@@ -126,13 +126,13 @@ class AST(Family):
             ),
             prefix("embeddings.cls_token", "embeddings.distillation_token"),
         ]
-        return [*out, *blocks(OLD, self.architecture(config, {}).trunk), *both("trunk.norm", "layernorm")]
+        return [*out, *blocks(OLD, self.architecture(config, {}).transformer), *both("trunk.norm", "layernorm")]
 
     def config(self, architecture: Any, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         a = architecture
         if not isinstance(a, TokenEncoderConfig) or not isinstance(a.tokenizer, SpectrogramTokenizerConfig):
             raise RequestError(UNLIKE)
-        trunk, tokenizer = a.trunk, a.tokenizer
+        trunk, tokenizer = a.transformer, a.tokenizer
         if not tokenizer.frames or trunk.activation not in ACTIVATIONS.values():
             raise RequestError(UNLIKE)
         stride = tokenizer.stride or tokenizer.patch

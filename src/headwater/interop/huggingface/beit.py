@@ -104,31 +104,31 @@ class Beit(Family):
         if a.relative == "shared":
             out.append(Same("relative.0.table", f"encoder.{BIAS}"))
         elif a.relative == "blocks":
-            at = [f"{NAMES.block.format(i=i)}attention.attention.{BIAS}" for i in range(a.trunk.depth)]
+            at = [f"{NAMES.block.format(i=i)}attention.attention.{BIAS}" for i in range(a.transformer.depth)]
             out += [Same(f"relative.{i}.table", name) for i, name in enumerate(at)]
         if a.pool_norm:
             out += both("pool_norm", "pooler.layernorm")
-        if a.trunk.norm == "pre":
+        if a.transformer.norm == "pre":
             out += both("trunk.norm", "layernorm" if a.pool == "class" else f"{BESIDE}layernorm")
-        return [*out, *blocks(NAMES, a.trunk)]
+        return [*out, *blocks(NAMES, a.transformer)]
 
     def config(self, architecture: Any, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         a = architecture
         if not isinstance(a, TokenEncoderConfig) or not isinstance(a.tokenizer, GridTokenizerConfig) or not a.grid:
             raise RequestError(UNLIKE)
-        filled = a.pool == "mean" and a.trunk.norm == "pre"
+        filled = a.pool == "mean" and a.transformer.norm == "pre"
         made = {
             "model_type": "beit",
             "architectures": ["BeitForMaskedImageModeling" if filled else "BeitModel"],
-            **sizes(a.trunk),
+            **sizes(a.transformer),
             "image_size": a.grid[0] * a.tokenizer.patch[0],
             "patch_size": a.tokenizer.patch[0],
             "num_channels": a.tokenizer.channels,
             "use_absolute_position_embeddings": a.position == "learned",
             "use_relative_position_bias": a.relative == "blocks",
             "use_shared_relative_position_bias": a.relative == "shared",
-            "layer_scale_init_value": a.trunk.layer_scale,
-            "drop_path_rate": a.trunk.drop_path,
+            "layer_scale_init_value": a.transformer.layer_scale,
+            "drop_path_rate": a.transformer.drop_path,
             "use_mean_pooling": a.pool == "mean",
         }
         if not reads_back(self, made, a):

@@ -79,12 +79,12 @@ class Bert(Family):
         like = (
             isinstance(a, TokenEncoderConfig)
             and isinstance(a.tokenizer, TextTokenizerConfig)
-            and a.trunk.norm == "post"
+            and a.transformer.norm == "post"
             and a.position == "learned"
             and a.input_norm
             and a.token_types > 0
-            and a.trunk.qkv_bias is True
-            and a.trunk.activation in ACTIVATIONS.values()
+            and a.transformer.qkv_bias is True
+            and a.transformer.activation in ACTIVATIONS.values()
             and not (a.class_token or a.registers or a.pool_norm or a.relative != "none")
         )
         if not like:
@@ -97,12 +97,12 @@ class Bert(Family):
             "model_type": kind,
             "architectures": ["RobertaModel" if a.position_offset else "BertModel"],
             "vocab_size": a.tokenizer.vocabulary,
-            "hidden_size": a.trunk.dim,
-            "num_hidden_layers": a.trunk.depth,
-            "num_attention_heads": a.trunk.heads,
-            "intermediate_size": int(a.trunk.dim * a.trunk.mlp_ratio),
-            "hidden_act": {"gelu": "gelu", "relu": "relu", "gelu-tanh": "gelu_new"}[a.trunk.activation],
-            "layer_norm_eps": a.trunk.eps,
+            "hidden_size": a.transformer.dim,
+            "num_hidden_layers": a.transformer.depth,
+            "num_attention_heads": a.transformer.heads,
+            "intermediate_size": int(a.transformer.dim * a.transformer.mlp_ratio),
+            "hidden_act": {"gelu": "gelu", "relu": "relu", "gelu-tanh": "gelu_new"}[a.transformer.activation],
+            "layer_norm_eps": a.transformer.eps,
             "max_position_embeddings": a.grid[0],
             "type_vocab_size": a.token_types,
             "pad_token_id": a.position_offset - 1 if a.position_offset else 0,

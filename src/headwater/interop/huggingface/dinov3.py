@@ -115,7 +115,7 @@ class DINOv3(Family):
             patches(f"{NAMES.patches}.weight", a.tokenizer.channels, a.tokenizer.patch),
             Same("tokenizer.embed.bias", f"{NAMES.patches}.bias"),
             prefix(*TOKENS),
-            *blocks(NAMES, a.trunk),
+            *blocks(NAMES, a.transformer),
             *both("trunk.norm", NAMES.norm),
         ]
 
@@ -127,7 +127,7 @@ class DINOv3(Family):
             or len(a.grid) != 2
         ):
             raise RequestError(UNLIKE)
-        t, patch = a.trunk, a.tokenizer.patch
+        t, patch = a.transformer, a.tokenizer.patch
         biases = next(on for on, ours in BIASES.items() if ours == t.qkv_bias)
         made = {
             "model_type": "dinov3_vit",

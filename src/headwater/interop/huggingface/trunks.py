@@ -148,7 +148,7 @@ def sizes(trunk: TransformerConfig) -> dict[str, Any]:
 
 def reads_back(family: Family, made: Mapping[str, Any], a: TokenEncoderConfig) -> bool:
     """Whether the family reads this very encoder from the config.json `made` of it, but for what counts in training alone."""
-    t = a.trunk
+    t = a.transformer
     t = replace(t, drop_path=0.0, mlp_ratio=ratio(int(t.dim * t.mlp_ratio), t.dim))
     try:
         return bool(family.architecture(made, {}) == replace(a, trunk=t))

@@ -90,9 +90,9 @@ class VideoMAE(Family):
         ]
         if a.pool_norm:
             out += both("pool_norm", f"{BESIDE}fc_norm")
-        if a.trunk.norm == "pre":
+        if a.transformer.norm == "pre":
             out += both("trunk.norm", NAMES.norm)
-        return [*out, *blocks(NAMES, a.trunk)]
+        return [*out, *blocks(NAMES, a.transformer)]
 
     def config(self, architecture: Any, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         a = architecture
@@ -106,14 +106,14 @@ class VideoMAE(Family):
         made = {
             "model_type": "videomae",
             "architectures": [CLASSIFIER if a.pool_norm else "VideoMAEModel"],
-            **sizes(a.trunk),
+            **sizes(a.transformer),
             "image_size": side((sides[1], sides[2])),
             "patch_size": side(a.tokenizer.patch[1:]),
             "num_channels": a.tokenizer.channels,
             "num_frames": sides[0],
             "tubelet_size": a.tokenizer.patch[0],
-            "qkv_bias": a.trunk.qkv_bias == "qv",
-            "use_mean_pooling": a.trunk.norm == "open",
+            "qkv_bias": a.transformer.qkv_bias == "qv",
+            "use_mean_pooling": a.transformer.norm == "open",
         }
         if not reads_back(self, made, a):
             raise RequestError(UNLIKE)

@@ -114,7 +114,7 @@ class Vision(Family):
         out += _positions(kind, names)
         if kind == "clip_vision_model":
             out += both("input_norm", "pre_layrnorm")
-        out += blocks(names, self.architecture(config, {}).trunk) + both("trunk.norm", names.norm)
+        out += blocks(names, self.architecture(config, {}).transformer) + both("trunk.norm", names.norm)
         if kind == "siglip_vision_model":
             out.append(Same("head.query", "head.probe"))
             out += [Same(f"head.attention.in_proj_{e}", f"head.attention.in_proj_{e}") for e in ("weight", "bias")]
@@ -137,7 +137,7 @@ class Vision(Family):
             architecture.tokenizer, GridTokenizerConfig
         ):
             raise RequestError("Only encoders of pictures made of tokens can be written as a vision transformer.")
-        a, t = architecture, architecture.trunk
+        a, t = architecture, architecture.transformer
         kind = _kind(a)
         if kind is None:
             raise RequestError(
@@ -175,7 +175,7 @@ MODELS = {
 
 def _kind(a: TokenEncoderConfig) -> str | None:
     """The model_type that can express this encoder."""
-    t, grid = a.trunk, a.tokenizer
+    t, grid = a.transformer, a.tokenizer
     assert isinstance(grid, GridTokenizerConfig)
     square = len(grid.patch) == 2 and grid.patch[0] == grid.patch[1] and a.grid and a.grid[0] == a.grid[1]
     plain = (
