@@ -61,20 +61,43 @@ def info_nce(
     scale: Float[Tensor, ""] | float,
     gather: Gather,
     group: Int[Tensor, " b"] | None = None,
+    counted: Bool[Tensor, " b"] | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric: every row of a picks its row of b, and the reverse (CLIP).
 
-    With `group`, all rows of one's own group are right answers and share the target equally (multi-positive).
+    With `group`, all rows of one's own group are right answers and share the target equally (multi-positive). Rows that
+    are not `counted` neither pick nor are picked; where none is, the loss is zero.
     """
     a, b = gather(F.normalize(a, dim=1)), gather(F.normalize(b, dim=1))
+    if counted is not None:
+        kept = gather(counted)
+        if not kept.any():
+            return (a.sum() + b.sum()) * 0
+        a, b = a[kept], b[kept]
     logits = scale * a @ b.T
     if group is None:
         target = torch.arange(len(a), device=a.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    everyone = gather(group)
+    everyone = gather(group) if counted is None else gather(group)[kept]
     alike = (everyone[:, None] == everyone).to(logits.dtype)
     alike = alike / alike.sum(1, keepdim=True)
     return (F.cross_entropy(logits, alike) + F.cross_entropy(logits.T, alike)) / 2
+
+
+def ranking(
+    score: Float[Tensor, "b m"],
+    truth: Float[Tensor, "b m"],
+    counted: Bool[Tensor, "b m"] | None = None,
+    gather: Gather | None = None,
+) -> Float[Tensor, ""]:
+    """Scores must stand in the order of the truth: cross-entropy of the sign of every difference within a row, pairs of
+    equal truth left out (RankNet; Burges et al., 2005)."""
+    apart, above = (x[:, None] - x[:, :, None] for x in (score, truth))
+    differ = above != 0
+    if counted is not None:
+        differ = differ & counted[:, None] & counted[:, :, None]
+    error = F.binary_cross_entropy_with_logits(apart, (above > 0).to(apart.dtype), reduction="none")
+    return masked_mean(error, differ, gather)
 
 
 def soft_cross_entropy(target: Float[Tensor, "*b k"], logits: Float[Tensor, "*b k"]) -> Float[Tensor, "*b"]:

@@ -112,7 +112,8 @@ class BlockMask:
 
 @dataclass(frozen=True)
 class TubeMask:
-    """Hide the same random `ratio` of places at every point of the first axis, time (VideoMAE)."""
+    """Hide the same random `ratio` of places at every point of the first axis: time (VideoMAE), or groups of bands
+    (SatMAE's consistent masks)."""
 
     ratio: float
 
@@ -161,7 +162,10 @@ class ScoreMask:
     def pick(self, score: Float[Tensor, "b n"], rng: Rng, valid: Valid = None) -> Mask:
         b, n = score.shape
         count = n_hidden("ScoreMask", self.ratio, n)
-        top = score.argsort(1, descending=True).argsort(1) < round(self.greed * count)
+        wanted = torch.full((b, 1), count, device=score.device)
+        if valid is not None:
+            score, wanted = score.masked_fill(~valid, -torch.inf), valid.sum(1, keepdim=True) * count // n
+        top = score.argsort(1, descending=True).argsort(1) < (self.greed * wanted.double()).long()
         return hide(top.float() / 2 + rng.rand(b, n) / 2, count, valid)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from headwater.core.types import Batch, Features, Input, Loss, Mask, Step
 from headwater.core.verbs import Encoder, Method, Paper
-from headwater.parts.encoders import TokenwiseEncoder, only_tokens
+from headwater.parts.encoders import TokenwiseEncoder, decoded, only_tokens
 from headwater.parts.losses import masked_mean, standardise_patches
 from headwater.parts.masks import MaskSampler, RandomMask
 from headwater.parts.positions import sincos
@@ -79,14 +79,12 @@ class MAE(Method):
         self, seen: Features, mask: Mask, places: Float[Tensor, "#b n r"], valid: Tensor | None
     ) -> Float[Tensor, "b n d"]:
         """What the decoder makes of every token, from the features of the seen ones (class and register tokens take part)."""
-        place = sincos(places, self.config.decoder.dim)
-        narrow = self.narrow(seen.tokens)
-        tokens = put(narrow, mask.keep, self.mask_token.expand(len(narrow), place.shape[1], -1)) + place
-        q = 0 if seen.prefix is None else seen.prefix.shape[1]
-        if seen.prefix is not None:
-            tokens = torch.cat([self.narrow(seen.prefix), tokens], 1)
-            valid = None if valid is None else torch.cat([valid.new_ones(len(valid), q), valid], 1)
-        return self.decoder(tokens, valid)[:, q:]
+        return decoded(self.decoder, self.narrow, seen, self.entering(seen, mask, places), valid)
+
+    def entering(self, seen: Features, mask: Mask, places: Float[Tensor, "#b n r"]) -> Float[Tensor, "b n d"]:
+        """What enters the decoder: seen tokens and mask tokens, each at its place."""
+        narrow, place = self.narrow(seen.tokens), sincos(places, self.config.decoder.dim)
+        return put(narrow, mask.keep, self.mask_token.expand(len(narrow), place.shape[1], -1)) + place
 
     def target(self, x: Input) -> Float[Tensor, "b n p"]:
         patches = self.encoder.tokenizer.patches(x)
