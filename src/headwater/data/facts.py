@@ -14,6 +14,13 @@ def dtypes(samples: Sequence[Any]) -> Any:
 
 
 def image(samples: Sequence[Any]) -> dict[str, Any]:
+    """`own_unit`, said only where it is so: values leave [0, 1], as those of rasters and scanners do."""
+    made = grid(samples)
+    within = all(not x.is_floating_point() or bool(((x >= 0) & (x <= 1)).all()) for x in samples)
+    return made if within else made | {"own_unit": True}
+
+
+def grid(samples: Sequence[Any]) -> dict[str, Any]:
     return {
         "channels": same([x.shape[0] for x in samples]),
         "size": same([tuple(x.shape[1:]) for x in samples]),
@@ -53,8 +60,8 @@ FACTS: Mapping[str, Callable[[Sequence[Any]], dict[str, Any]]] = {
     "series": series,
     "table": table,
     "text": text,
-    "video": image,
-    "volume": image,
+    "video": grid,
+    "volume": grid,
     "audio": series,
     "points": points,
     "graph": graph,

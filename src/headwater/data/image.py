@@ -1,14 +1,18 @@
-"""One image file's bytes to one tensor [c h w]: nothing is resized, filled in or cut to fewer bits.
+"""One image file's bytes to one tensor [c h w]: nothing is resized or cut to fewer bits.
 
 8-bit files give uint8. 16-bit files give float32 in [0, 1] (divided by 65535); other depths give float32 as stored.
 Palettes become RGB, 1-bit files 0 and 255, CMYK RGB. An alpha channel stays only where something is transparent. The
-EXIF orientation is applied. Of an animation the first frame counts. The content decides, not the file's ending.
+EXIF orientation is applied. Of an animation the first frame counts. The content decides, not the file's ending. TIFF of
+many bands, and pixels without a value, are the business of `raster`; DICOM is that of `dicom`.
 """
 
 import io
 import re
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BufferedIOBase
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +21,8 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 from torch import Tensor
 
 from headwater.core.errors import Unreadable
+from headwater.data import dicom, raster
+from headwater.data.raster import Bands, depth
 from headwater.data.reader import Reader
 
 ENDINGS = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp", "gif"})
@@ -27,15 +33,18 @@ KEPT = {"L", "RGB", "I;16", "I;16B", "I;16L", "I;16N", "I", "F"}  # modes whose 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a half-read picture must fail, not come back half grey
 
 
-def decode(data: bytes, item: str) -> Shaped[Tensor, "c h w"]:
-    """Raises `Unreadable(item, why)` for what is empty, cut short, no image, or larger than Pillow's limit."""
+def decode(data: bytes, item: str, bands: Bands = ()) -> Shaped[Tensor, "c h w"]:
+    """All channels, or those that `bands` chooses. Raises `Unreadable(item, why)` for what is empty, cut short, no image, or
+    larger than Pillow's limit, and where a band is not there."""
     if not data:
         raise Unreadable(item, "the file is empty (zero bytes)")
+    if raster.needed(data):
+        return torch.from_numpy(raster.decode(data, item, bands))
     try:
-        array = _pixels(data, item)
+        array = dicom.picture(data, item) if data[128:132] == dicom.MAGIC else _pixels(data, item)
     except (UnidentifiedImageError, SyntaxError) as error:
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            array = _tiff(data, item)
+        if data[:4] in raster.MAGIC:
+            array = raster.decode(data, item)
         else:
             raise Unreadable(
                 item, f"the content is no image that Pillow knows (it starts with {data[:8]!r})"
@@ -45,7 +54,8 @@ def decode(data: bytes, item: str) -> Shaped[Tensor, "c h w"]:
         raise Unreadable(item, _too_large(int(count.group()) if count else 0)) from error
     except (OSError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
         raise Unreadable(item, f"the image is damaged or cut short ({error})") from error
-    return torch.from_numpy(array)
+    at = raster.which(bands, len(array), (), item)
+    return torch.from_numpy(raster.filled(array if at is None else array[at], item))
 
 
 def _too_large(pixels: int) -> str:
@@ -64,7 +74,7 @@ def _pixels(data: bytes, item: str) -> np.ndarray:
             bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))
             deep = image.mode not in KEPT and max(np.atleast_1d(bits)) > 8
             if deep or image.n_frames > 1:
-                return _tiff(data, item)
+                return raster.decode(data, item)
         return _upright(image)
 
 
@@ -92,18 +102,8 @@ def _as_array(image: Image.Image) -> np.ndarray:
     elif mode not in KEPT:
         image = image.convert("RGB")
     if len(image.getbands()) == 1:
-        return _depth(np.array(image))[None]
+        return depth(np.array(image))[None]
     return np.stack([np.asarray(band) for band in image.split()])  # quicker than transposing [h w c]
-
-
-def _depth(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        return array.astype(np.float32) / np.float32(65535)
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    return array.astype(np.float32)
 
 
 def _deep_png(data: bytes, item: str) -> np.ndarray:
@@ -116,40 +116,12 @@ def _deep_png(data: bytes, item: str) -> np.ndarray:
     except ImportError as error:
         raise Unreadable(item, "a PNG of 16 bits per colour needs imagecodecs: pip install 'headwater[geo]'") from error
     try:
-        array = _depth(imagecodecs.png_decode(data))
+        array = depth(imagecodecs.png_decode(data))
     except imagecodecs.PngError as error:
         raise Unreadable(item, f"the image is damaged or cut short ({error})") from error
     if array.shape[-1] in (2, 4) and (array[..., -1] == 1).all():
         array = array[..., :-1]
     return np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _tiff(data: bytes, item: str) -> np.ndarray:
-    """TIFF that Pillow cannot represent: many channels, several pages, deep colour. Pages of one size are channels.
-
-    An array of three axes is taken as channels-first or channels-last by what the file says of its samples, else by
-    which outer axis is the shorter.
-    """
-    try:
-        import tifffile
-    except ImportError as error:
-        raise Unreadable(item, "this TIFF needs tifffile: pip install 'headwater[geo]'") from error
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            first = file.series[0]
-            array, axes = first.asarray(), first.axes
-    except Exception as error:  # tifffile raises many kinds on damaged files
-        raise Unreadable(item, f"the TIFF is damaged or cut short ({error})") from error
-    if array.dtype.kind not in "biuf":
-        raise Unreadable(item, f"a TIFF of {array.dtype} values is not an image")
-    if array.ndim == 2:
-        array = array[None]
-    elif array.ndim == 3:
-        last = axes.endswith("S") or ("S" not in axes and array.shape[2] < array.shape[0])
-        array = array.transpose(2, 0, 1) if last else array
-    else:
-        raise Unreadable(item, f"this TIFF has the axes {axes} {array.shape}; channels, height and width are expected")
-    return np.ascontiguousarray(_depth(array))
 
 
 def channels(data: bytes) -> int | None:
@@ -164,13 +136,37 @@ def channels(data: bytes) -> int | None:
 
 @dataclass(frozen=True)
 class ImageReader(Reader):
-    """PNG, JPEG, WebP, TIFF, BMP, GIF (its first frame)."""
+    """PNG, JPEG, WebP, TIFF, BMP, GIF (its first frame); single DICOM files where the user asks for pictures.
 
+    `bands` chooses and orders the bands, by number from 1 or by the names that the files give them.
+    """
+
+    bands: Bands = ()
     modality = "image"
     endings = ENDINGS
+    named = dicom.ENDINGS
 
     def decode(self, data: bytes, item: str) -> Shaped[Tensor, "c h w"]:
-        return decode(data, item)
+        return decode(data, item, self.bands)
 
     def channels(self, data: bytes) -> int | None:
-        return channels(data)
+        return len(self.bands) or channels(data)
+
+    def settled(self, files: Sequence[BufferedIOBase]) -> tuple["ImageReader", tuple[str, ...]]:
+        found = [(file, said) for file in files if (said := raster.header(file)) is not None]
+        if not found:
+            return self, ()
+        rasters, headers = zip(*found, strict=True)
+        bands, notes = raster.agreed(headers, self.bands)
+        return replace(self, bands=bands), notes + raster.surveyed(rasters, headers)
+
+    def facts(self) -> dict[str, Any]:
+        return {"bands": self.bands} if self.bands and isinstance(self.bands[0], str) else {}
+
+    def reading(self) -> dict[str, Any]:
+        return {"bands": list(self.bands) or None}
+
+    def conform(self, wanted: Mapping[str, Any]) -> "ImageReader":
+        """An encoder that chose no bands leaves a choice alone."""
+        bands = wanted.get("bands")
+        return self if bands is None else replace(self, bands=raster.wanted(bands))

@@ -240,7 +240,8 @@ def _archive(place: Disk | Remote, at: str, asked: str | None, name: str, modali
     reader = reader_for(others, modality)
     if reader is None:
         return files(place, "", members["name"].slice(0, 0), others, asked, name, at, modality)
-    chosen = np.flatnonzero(pc.is_in(ends, value_set=pa.array(sorted(reader.endings), pa.large_string())).to_numpy())
+    known = reader.endings | (reader.named if modality else frozenset())
+    chosen = np.flatnonzero(pc.is_in(ends, value_set=pa.array(sorted(known), pa.large_string())).to_numpy())
     given = archive.beside(place, at, members, chosen)
     return read(Members(place, at, members.take(pa.array(chosen))), reader, asked, name, os.path.dirname(at), given)
 

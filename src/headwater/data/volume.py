@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from headwater.core.errors import RequestError, Unreadable
+from headwater.data import dicom
 from headwater.data.reader import Reader
 from headwater.data.stores import unpack
 
@@ -30,7 +31,7 @@ class VolumeReader(Reader):
     spacing: Spacing | None = None
     modality = "volume"
     endings = frozenset({"nii", "gz", "npy"})
-    slices = frozenset({"dcm", "ima"})
+    slices = dicom.ENDINGS
 
     def decode(self, data: bytes, item: str) -> Float32[Tensor, "c d h w"]:
         values, spacing = raw(data, item)
@@ -124,20 +125,25 @@ def _nifti(data: bytes, item: str) -> tuple[np.ndarray, Spacing | None]:
 
 def _dicom(slices: list[tuple[str, bytes]], item: str) -> tuple[np.ndarray, Spacing | None]:
     """Slices in the order of their positions along the axis they are stacked on, as the scanner's own values."""
-    pydicom = _pydicom()
     found = []
     for name, data in slices:
         try:
-            one = pydicom.dcmread(io.BytesIO(data))
-            values = one.pixel_array.astype(np.float32)
+            one, values = dicom.stored(data)
+        except RequestError:
+            raise
         except Exception as error:  # pydicom raises many kinds on damaged files
             raise Unreadable(item, f"the slice {name} cannot be read ({type(error).__name__})") from error
-        values = values * float(getattr(one, "RescaleSlope", 1)) + float(getattr(one, "RescaleIntercept", 0))
+        values = dicom.rescaled(one, values)
         at = float(getattr(one, "InstanceNumber", 0) or 0)
         if "ImagePositionPatient" in one and "ImageOrientationPatient" in one:
             way = np.array(one.ImageOrientationPatient, float)
             at = float(np.cross(way[:3], way[3:]) @ np.array(one.ImagePositionPatient, float))
         found.append((at, values, one))
+    several = len({str(getattr(one, "SeriesInstanceUID", "")) for _, _, one in found})
+    if several > 1:
+        raise Unreadable(
+            item, f"its files belong to {several} series, not to one volume (image:FOLDER reads each by itself)"
+        )
     found.sort(key=lambda f: f[0])
     if len({values.shape for _, values, _ in found}) > 1:
         raise Unreadable(item, "its slices differ in size")
@@ -158,11 +164,3 @@ def _nibabel() -> Any:
     except ImportError as error:
         raise RequestError("NIfTI volumes need nibabel: pip install 'headwater[medical]'") from error
     return nibabel
-
-
-def _pydicom() -> Any:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise RequestError("DICOM slices need pydicom: pip install 'headwater[medical]'") from error
-    return pydicom

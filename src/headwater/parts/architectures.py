@@ -19,6 +19,7 @@ from headwater.parts.swin import SwinConfig
 from headwater.parts.texttower import TextTowerConfig
 from headwater.parts.tokens import (
     BandsTokenizerConfig,
+    BandsTokenizerConfig,
     GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,

@@ -4,12 +4,14 @@ The one place to look, and the one to add to. Facts are those of `Source.spec`: 
 else fills a grid, channels and length for series and sound, columns for tables, vocabulary for text.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headwater.core.errors import unknown
 from headwater.parts.tokens import (
+    BandsTokenizerConfig,
     GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
@@ -23,6 +25,7 @@ from headwater.parts.tokens import (
 from headwater.parts.views import kit
 
 Facts = Mapping[str, Any]
+SENTINEL = (("B2", "B3", "B4", "B8"), ("B5", "B6", "B7", "B8A"), ("B11", "B12"), ("B1", "B9", "B10"))
 SMALL_PICTURE = 64  # pixels: up to this side, pictures are seen whole and whatever their grain
 
 
@@ -59,6 +62,19 @@ def _image(facts: Facts, patch: int) -> GridTokenizerConfig:
     side = min(facts["size"])
     side = patch or patch_for(side, 16 if side >= 96 else 4)
     return GridTokenizerConfig(modality="image", channels=facts["channels"], patch=(side, side))
+
+
+def _groups(facts: Facts) -> BandsTokenizerConfig:
+    """SatMAE++'s groups where the bands go by Sentinel-2's names: those of the finest pixels, the red edge, short-wave
+    infrared, and the three of the coarsest pixels, which it leaves out. Elsewhere neighbours, up to four to a group."""
+    channels, patch = facts["channels"], _image(facts, 0).patch
+    names = [re.sub("^B0", "B", str(name).upper()) for name in facts.get("bands", ())]
+    if len(names) == channels and {*names} <= {name for group in SENTINEL for name in group}:
+        groups = [tuple(k for k, name in enumerate(names) if name in group) for group in SENTINEL]
+    else:
+        n = -(-channels // 4)
+        groups = [tuple(range(channels * g // n, channels * (g + 1) // n)) for g in range(n)]
+    return BandsTokenizerConfig(groups=tuple(group for group in groups if group), patch=patch[0])
 
 
 def _series(facts: Facts, patch: int) -> SeriesTokenizerConfig:
@@ -128,9 +144,10 @@ MODALITIES: Mapping[str, Modality] = {
         plural="images",
         rank=2,
         tokenizer=_image,
-        kit=lambda f: kit.pictures(min(f["size"]), f["channels"]),
+        kit=lambda f: kit.pictures(min(f["size"]), f["channels"], f.get("own_unit", False)),
         dense=_image_net,
         tokens=_image_transformer,
+        others={"groups": _groups},
     ),
     "series": Modality(
         plural="series",

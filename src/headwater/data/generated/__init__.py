@@ -4,7 +4,19 @@ the files. Item i is drawn from a generator seeded by (set, i), so it never depe
 
 from collections.abc import Callable, Mapping
 
-from headwater.data.generated import clips, clouds, detection, motifs, sales, scenes, sounds, texts, volumes, waves
+from headwater.data.generated import (
+    clips,
+    clouds,
+    detection,
+    fields,
+    motifs,
+    sales,
+    scenes,
+    sounds,
+    texts,
+    volumes,
+    waves,
+)
 from headwater.data.source import Source
 
 SETS: Mapping[str, Callable[[str], Source]] = {
@@ -18,6 +30,7 @@ SETS: Mapping[str, Callable[[str], Source]] = {
     **sounds.SETS,
     **texts.SETS,
     **detection.SETS,
+    **fields.SETS,
 }
 
 # the set that stands for each modality in tests and measurements

@@ -5,6 +5,7 @@ A tokenizer offers `grid(x)`, `patches(x)` (what a reconstruction has to predict
 encoder feeds it plain values: pixels as decoded, cells as written.
 """
 
+from headwater.parts.tokens.bands import BandsTokenizer, BandsTokenizerConfig
 from headwater.parts.tokens.base import Normalise, Tokenizer, coordinates, inside, pick, put, take
 from headwater.parts.tokens.graph import GraphTokenizer, GraphTokenizerConfig
 from headwater.parts.tokens.grid import GridTokenizer, GridTokenizerConfig
@@ -16,7 +17,8 @@ from headwater.parts.tokens.text import TextTokenizer, TextTokenizerConfig
 from headwater.parts.tokens.wave import WaveTokenizer, WaveTokenizerConfig
 
 TokenizerConfig = (
-    GraphTokenizerConfig
+    BandsTokenizerConfig
+    | GraphTokenizerConfig
     | GridTokenizerConfig
     | PointsTokenizerConfig
     | SeriesTokenizerConfig
@@ -27,6 +29,8 @@ TokenizerConfig = (
 )
 
 __all__ = [
+    "BandsTokenizer",
+    "BandsTokenizerConfig",
     "GraphTokenizer",
     "GraphTokenizerConfig",
     "GridTokenizer",

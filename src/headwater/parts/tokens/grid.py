@@ -67,27 +67,12 @@ class GridTokenizer(Tokenizer):
         dense = self.normalise(dense)
         if isinstance(x, Ragged):
             dense = torch.where(inside(dense.shape[2:], x.extent)[:, None], dense, torch.nan)
-        return self._split(dense, torch.nan)
-
-    def _split(self, dense: Float[Tensor, "b c ..."], fill: float = 0.0) -> Float[Tensor, "b n p"]:
-        """The values of each patch; what lacks of whole patches at the end is filled up."""
-        patch, r = self.config.patch, self.rank
-        grid = tuple(-(-s // p) for s, p in zip(dense.shape[2:], patch, strict=True))
-        short = [g * p - s for g, p, s in zip(grid, patch, dense.shape[2:], strict=True)]
-        if any(short):
-            dense = F.pad(dense, [v for s in reversed(short) for v in (0, s)], value=fill)
-        b, c = dense.shape[:2]
-        split = dense.reshape(b, c, *[s for pair in zip(grid, patch, strict=True) for s in pair])
-        outer, inner = [2 + 2 * i for i in range(r)], [3 + 2 * i for i in range(r)]
-        return split.permute(0, *outer, *inner, 1).reshape(b, math.prod(grid), self.patch_dim)
+        return split(dense, self.config.patch, torch.nan)
 
     def unpatch(self, patches: Float[Tensor, "b n p"], grid: tuple[int, ...]) -> Float[Tensor, "b c ..."]:
         """The inverse of `patches`: back to values as they were before normalisation."""
-        b, c, patch, r = len(patches), self.config.channels, self.config.patch, self.rank
-        x = patches.view(b, *grid, *patch, c)
-        order = [0, 1 + 2 * r, *[a for i in range(r) for a in (1 + i, 1 + r + i)]]
-        x = x.permute(order).reshape(b, c, *[g * p for g, p in zip(grid, patch, strict=True)])
-        shape = (1, -1, *[1] * r)
+        x = joined(patches, grid, self.config.patch)
+        shape = (1, -1, *[1] * self.rank)
         return x * self.normalise.std.view(shape) + self.normalise.mean.view(shape)
 
     def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
@@ -96,7 +81,7 @@ class GridTokenizer(Tokenizer):
         if not self.config.gaps:
             return real
         known = ~(x if isinstance(x, Tensor) else x.values).isnan()
-        known = self._split(known.to(torch.float32)).amax(-1) > 0
+        known = split(known.to(torch.float32), self.config.patch).amax(-1) > 0
         return known if real is None else known & real
 
     def _within(self, x: Ragged | Graph) -> Bool[Tensor, "b n"]:
@@ -110,3 +95,25 @@ class GridTokenizer(Tokenizer):
         tokens = self.embed(patches)
         place = coordinates(self.grid(x), tokens.device).to(tokens.dtype)
         return Tokens(tokens, self.valid(x), place.expand(len(tokens), -1, -1))
+
+
+def split(dense: Float[Tensor, "b c ..."], patch: tuple[int, ...], fill: float = 0.0) -> Float[Tensor, "b n p"]:
+    """The values of each patch, pixel by pixel with the channels of a pixel side by side; what lacks of whole patches at the
+    end is filled up."""
+    r = len(patch)
+    grid = tuple(-(-s // p) for s, p in zip(dense.shape[2:], patch, strict=True))
+    short = [g * p - s for g, p, s in zip(grid, patch, dense.shape[2:], strict=True)]
+    if any(short):
+        dense = F.pad(dense, [v for s in reversed(short) for v in (0, s)], value=fill)
+    b, c = dense.shape[:2]
+    parts = dense.reshape(b, c, *[s for pair in zip(grid, patch, strict=True) for s in pair])
+    outer, inner = [2 + 2 * i for i in range(r)], [3 + 2 * i for i in range(r)]
+    return parts.permute(0, *outer, *inner, 1).reshape(b, math.prod(grid), c * math.prod(patch))
+
+
+def joined(patches: Float[Tensor, "b n p"], grid: tuple[int, ...], patch: tuple[int, ...]) -> Float[Tensor, "b c ..."]:
+    """The inverse of `split`."""
+    r = len(patch)
+    x = patches.reshape(len(patches), *grid, *patch, -1)
+    order = [0, 1 + 2 * r, *[a for i in range(r) for a in (1 + i, 1 + r + i)]]
+    return x.permute(order).reshape(len(x), x.shape[-1], *[g * p for g, p in zip(grid, patch, strict=True)])

@@ -27,8 +27,10 @@ class ViewKit:
     small: View
 
 
-def pictures(size: int, channels: int) -> ViewKit:
+def pictures(size: int, channels: int, own_unit: bool = False) -> ViewKit:
     """Pictures of any size: small or multispectral ones gently, large photographs as SimCLR and DINO do."""
+    if own_unit:
+        return rasters(size)
     if size <= 64 or channels != 3:
         return small_pictures(size, channels)
     crops = dino_views(size, max(32, size * 3 // 7 // 16 * 16))
@@ -52,6 +54,16 @@ def small_pictures(size: int, channels: int) -> ViewKit:
         large=Chain(Crop(size, (0.4, 1.0)), *colour, Blur(p=0.2, kernel=3)),
         small=Chain(Crop(size, (0.1, 0.4)), *colour),
     )
+
+
+def rasters(size: int) -> ViewKit:
+    """Pictures whose values leave [0, 1], as those of scanners and of signed or real rasters: the level of each band
+    varies in units of its own deviation, and nothing is clamped."""
+
+    def view(low: float, high: float) -> Chain:
+        return Chain(Crop(size, (low, high)), Shift(0.2, relative=True), Jitter(0.1, relative=True))
+
+    return ViewKit(weak=Crop(size, (0.6, 1.0)), strong=view(0.2, 1.0), large=view(0.4, 1.0), small=view(0.1, 0.4))
 
 
 def series(length: int) -> ViewKit:
