@@ -1,9 +1,9 @@
-"""What stands behind an encoder of series that forecasts: the head, what reconciles forecasts across channels, and aggregates.
+"""What stands behind an encoder of series that forecasts: decoder, head, what reconciles forecasts across channels, aggregates.
 
 Forecasts are [b c h], h steps of each channel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,21 @@ from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
 from headwater.core.types import Input
 from headwater.parts.losses import Gather, masked_mean
-from headwater.parts.mixer import Gate, last
+from headwater.parts.mixer import Gate, MixerConfig, last, stack
 from headwater.parts.views import Window
+
+
+class MixerDecoder(nn.Module):
+    """A stack of other width on what an encoder made of its tokens, with channels mixing or not (TTM)."""
+
+    def __init__(self, encoder: MixerConfig, dim: int, depth: int, dropout: float, mixing: bool) -> None:
+        super().__init__()
+        shape = replace(encoder.over(encoder.tokens, dim), any_series=encoder.any_series and not mixing)
+        self.adapt = nn.Linear(encoder.dim, dim) if dim != encoder.dim else nn.Identity()
+        self.blocks = stack(replace(shape, depth=depth, dropout=dropout, mixing=mixing))
+
+    def forward(self, x: Float[Tensor, "b c n d"]) -> Float[Tensor, "b c n e"]:
+        return self.blocks(self.adapt(x))
 
 
 class ForecastHead(nn.Module):
@@ -55,7 +68,8 @@ class ReconcileConfig:
 
 class Reconcile(nn.Module):
     """TSMixer's reconciliation across channels and TTM's exogenous mixer: what it says is added to the forecasts. What stands
-    behind the last step is zero. Past and known values come in the scale of the forecasts."""
+    behind the last step is zero. As in TTM past and known values come in the scale of normalised channels, forecasts in that
+    of each sample's own."""
 
     def __init__(self, config: ReconcileConfig) -> None:
         super().__init__()
@@ -63,6 +77,8 @@ class Reconcile(nn.Module):
         size = (config.targets + config.known) * (2 * config.around + 1)
         self.gate = Gate(size) if config.gated else nn.Identity()
         self.linear = nn.Linear(size, config.targets)
+        nn.init.zeros_(self.linear.weight)  # at first nothing is corrected
+        nn.init.zeros_(self.linear.bias)
 
     def forward(
         self,
@@ -144,7 +160,7 @@ class Forecaster(nn.Module):
         known: Float[Tensor, "b k h"] | None = None,
     ) -> tuple[Float[Tensor, "b c h"], Float[Tensor, "b c m"] | None]:
         """Forecasts, and those of the means. The features are of channels of which `away` was taken and which were divided by
-        `scale`; forecasts are reconciled in that scale. `past` and `known` are as in `Reconcile`."""
+        `scale`; forecasts are reconciled before that is undone. `past` and `known` are as in `Reconcile`."""
         out, means = self.head(features), None
         if self.reconcile is not None:
             assert past is not None
