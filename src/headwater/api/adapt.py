@@ -71,7 +71,8 @@ def adapt(
     torch.manual_seed(mix(seed, "adapt"))
     adapted = recipe["adapter"].build().adapt(copy.deepcopy(pretrained.encoder))  # fails before anything is written
     run.claim(folder, {**identity, "fingerprint": source.fingerprint}, resume=False)
-    parts = [contenders.readable(part, pretrained, where, 2) for part in split(source, test, seed)]
+    sides = [part.only(pretrained.modality) for part in split(source, test, seed)]
+    parts = [contenders.readable(part, pretrained, where, 2) for part in sides]
     (pool, said), (tested, told) = parts
     rows = [_frozen(pool, said, tested, told)]
     for title, candidate, rate in (

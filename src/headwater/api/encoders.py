@@ -63,10 +63,15 @@ class Pretrained:
 def suited(source: Source, pretrained: Pretrained) -> Source:
     """The data as the encoder wants them read: at its sampling rate, with its columns. Raises RequestError for data of
     another modality, and for data that cannot be read so."""
+    return conformed(source, pretrained).only(pretrained.modality)
+
+
+def conformed(source: Source, pretrained: Pretrained) -> Source:
+    """The data with the encoder's modality read as it wants; the others stay as they are."""
     modality = pretrained.modality
     if modality not in source.modalities:
         raise RequestError(f"The encoder reads {modality} and {source.name} holds {', '.join(source.modalities)}.")
-    return source.only(modality).conform(modality, pretrained.card.preprocessing.get("read", {}))
+    return source.conform(modality, pretrained.card.preprocessing.get("read", {}))
 
 
 def prepare(x: Input, preprocessing: Mapping[str, Any]) -> Input:

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from headwater.api import contenders, run
 from headwater.api.contenders import BASELINES, Array, Task
-from headwater.api.encoders import Pretrained, load, suited
+from headwater.api.encoders import Pretrained, conformed, load
 from headwater.api.pretrain import pick_device
 from headwater.api.verdict import OURS, Budget, Row, row, verdict
 from headwater.core.errors import RequestError, unknown
@@ -61,7 +61,9 @@ def evaluate(
     seed = int(provenance.get("seed", 0)) if seed is None else seed
     held = float(provenance.get("holdout", 0.0))
     source = labelled(open_data(data, labels=labels), pretrained)
-    where, parts = pick_device(device), split(source, held or test, seed)
+    where = pick_device(device)
+    # pairs are split as pairs, as pre-training splits them
+    parts = [part.only(pretrained.modality) for part in split(source, held or test, seed)]
     (pool, pool_said), (tested, test_said) = (contenders.readable(s, pretrained, where, workers) for s in parts)
     task = _task(pool, tested, labels_per_class, draws, seed)
     task.device, task.workers = where, workers
@@ -80,7 +82,7 @@ def evaluate(
             "name": source.name,
             "n_pool": len(pool),
             "n_test": len(tested),
-            "unreadable": len(source) - len(pool) - len(tested),
+            "unreadable": sum(map(len, parts)) - len(pool) - len(tested),
             "classes": list(source.classes),
             "fingerprint": source.fingerprint,
             "duplicates_across": len(duplicates(pool, tested)),
@@ -100,7 +102,7 @@ def evaluate(
 
 def labelled(source: Source, pretrained: Pretrained) -> Source:
     """The part of the data that has labels, once it is clear that the encoder can read it."""
-    source = suited(source, pretrained)
+    source = conformed(source, pretrained)
     if source.labels is None:
         raise RequestError(
             f"{source.name} has no labels to evaluate with; name them with --labels (a CSV file, or a column of a table)."

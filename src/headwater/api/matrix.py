@@ -1,10 +1,12 @@
 """Which method learns from which kind of data: the table behind `headwater list --matrix`, and the reasons for its gaps."""
 
 from collections.abc import Sequence
+from types import ModuleType
 
 from headwater.api import catalogue
 from headwater.core.errors import RequestError
 from headwater.core.verbs import Method
+from headwater.data.source import Source
 from headwater.parts.modalities import MODALITIES
 
 
@@ -14,13 +16,24 @@ def why_not(method: type[Method], modalities: Sequence[str]) -> str | None:
     if len(modalities) != method.together:
         held = f"{len(modalities)}: {', '.join(modalities)}" if modalities else "none"
         wanted = "one modality" if method.together == 1 else f"{method.together} modalities at once"
-        return f"{name} learns from {wanted}; this data holds {held}."
+        hint = f" A name before the path takes one alone, such as {modalities[0]}:PATH." if len(modalities) > 1 else ""
+        return f"{name} learns from {wanted}; this data holds {held}.{hint if method.together == 1 else ''}"
     for modality in modalities:
         plural = MODALITIES[modality].plural
         if method.modalities and modality not in method.modalities:
             known = ", ".join(MODALITIES[m].plural for m in method.modalities)
             return f"{name} learns from {known}; this data holds {plural}."
     return None
+
+
+def check_whole(module: ModuleType, source: Source) -> None:
+    """Raises RequestError where items lack a modality and the method of the module cannot do without."""
+    method = catalogue.method_class(module)
+    if source.present is not None and method is not None and not method.missing:
+        raise RequestError(
+            f"{method.__name__} needs every modality of every item, and some items of {source.name} lack one; open the "
+            f"data without missing=True."
+        )
 
 
 def check(method: type[Method], modalities: Sequence[str]) -> None:

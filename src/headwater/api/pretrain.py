@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headwater.api import catalogue, run
+from headwater.api import catalogue, learned, run
 from headwater.api.encoders import HF, Pretrained, load, prepare, suited
+from headwater.api.matrix import check_whole
 from headwater.api.override import flat, override
 from headwater.api.recipe import Recipe, recipe_for
 from headwater.api.views_sheet import draw_views
@@ -31,6 +32,7 @@ from headwater.engine.artefact import Card, save_encoder, versions
 from headwater.engine.distributed import World, join
 from headwater.engine.fit import FitConfig, Outcome, fit
 from headwater.engine.log import Progress
+from headwater.parts.views.missing import held
 from headwater.report.page import render
 
 
@@ -55,6 +57,7 @@ def pretrain(
     batch_size: int | None = None,
     seed: int = 0,
     encoder: str = "",
+    go_on: str | Path = "",
     labels: str | None = None,
     holdout: float = 0.0,
     vocabulary: int = 0,
@@ -71,22 +74,29 @@ def pretrain(
     holdout   the share of the data that pre-training never sees, split as `evaluate` will split it
     encoder   an architecture by name, such as vit-small/8; the default suits the data. Or an encoder to go on from: a run
               or encoder folder, or hf:CHECKPOINT
+    go_on     a finished run of the same method whose heads are carried on too, with its settings; for those that predict
     vocabulary  for texts: learn so many pieces of words from them first; 0 reads bytes
     set       changes to the recipe, each `path.to.field=value`
 
     Raises RequestError for a request that cannot be met and WorkError when the work fails. A run that is killed is
     resumed by the same call with `resume=True`, and ends with the same bits.
     """
-    module = learned(method)
+    module = learner(method)
     source = open_data(data, labels=labels)
     if vocabulary:
         source = _with_vocabulary(source, vocabulary)
+    onward = learned.onward(go_on, module, encoder) if go_on else None
+    encoder = str(go_on) if go_on else encoder
     begun = load(encoder) if encoder.startswith(HF) or (encoder and Path(encoder).is_dir()) else None
     source = source if begun is None else suited(source, begun)
     seen = split(source, holdout, seed)[0] if holdout else source
+    check_whole(module, source)
     recipe = recipe_for(module, _seen_by(begun, source), len(seen), len(source.classes), "" if begun else encoder)
     if begun is not None:
-        recipe = replace(recipe, encoder={**recipe.encoder, begun.modality: begun.card.architecture})
+        going = met(begun.card.architecture, source.spec[begun.modality])
+        recipe = replace(recipe, encoder={**recipe.encoder, begun.modality: going})
+    if onward is not None:
+        recipe = replace(recipe, method=onward.config)
     recipe = _with(recipe, seed=seed, steps=steps, batch_size=batch_size, precision=precision)
     recipe = override(recipe, set)
     folder, world, where = Path(out), join(), pick_device(device)
@@ -101,6 +111,9 @@ def pretrain(
     if begun is not None:
         identity["begun"] = begun.digest
     model = build(module, recipe, seen, seed, begun)
+    if onward is not None:
+        learned.carry(onward, model)
+        identity["go_on"] = onward.digest
     if world.main:
         run.claim(folder, identity, resume)
         facts = {"name": source.name, "fingerprint": source.fingerprint, "n": len(source), "summary": diagnosis.lines()}
@@ -144,7 +157,7 @@ def _with_vocabulary(source: Source, vocabulary: int) -> Source:
     return source.with_vocabulary(vocabulary)
 
 
-def learned(method: str) -> ModuleType:
+def learner(method: str) -> ModuleType:
     """The module of a method that learns by gradient from unlabelled data or labels."""
     module = catalogue.load(method)
     if catalogue.method_class(module) is None:
@@ -162,15 +175,32 @@ def build(module: ModuleType, recipe: Recipe, source: Source, seed: int, begun: 
     moments = statistics(source, seed=seed)
     encoders = {m: fresh(config, moments.get(m)) for m, config in recipe.encoder.items()}
     if begun is not None:
-        encoders[begun.modality].load_state_dict(begun.encoder.state_dict())
+        carried = begun.encoder.state_dict()
+        if getattr(recipe.encoder[begun.modality], "any_series", False):  # each set of series has a unit of its own
+            carried |= {k: v for k, v in encoders[begun.modality].state_dict().items() if k.startswith("normalise.")}
+        encoders[begun.modality].load_state_dict(carried)
     for modality, encoder in encoders.items():
         if begun is not None and modality == begun.modality:
             continue
         tokenizer = getattr(encoder, "tokenizer", None)
         if hasattr(tokenizer, "calibrate"):  # what it normalises is not what is read, but what it makes of that
             tokenizer.calibrate(_some(source, modality))
+    guide = getattr(recipe.method, "teacher", None)
+    if guide and isinstance(guide, str):  # an encoder to learn from, by its folder or its id
+        taught: Method = recipe.method.build(encoders, load(guide, *recipe.encoder).encoder)
+        return taught
     method: Method = recipe.method.build(encoders)
     return method
+
+
+def met(architecture: Any, facts: Mapping[str, Any]) -> Any:
+    """The architecture of an encoder to go on from, for data with these facts: one that takes any number of channels
+    normalises those that are there."""
+    return (
+        replace(architecture, channels=facts["channels"])
+        if getattr(architecture, "any_series", False)
+        else architecture
+    )
 
 
 def fresh(config: Any, moments: tuple[Tensor, Tensor] | None) -> Encoder:
@@ -185,11 +215,12 @@ def fresh(config: Any, moments: tuple[Tensor, Tensor] | None) -> Encoder:
 def probe(source: Source, recipe: Recipe, begun: Pretrained | None = None, n: int = 256) -> dict[str, Input]:
     """A fixed batch for the health check."""
     _, batch = next(iter(Loader(source, n).ordered(range(min(n, len(source))))))
-    return {m: prepare(x, preprocessing(m, recipe, source, begun)) for m, x in batch.x.items()}
+    return {m: prepare(held(batch, m), preprocessing(m, recipe, source, begun)) for m in batch.x}
 
 
 def _some(source: Source, modality: str, n: int = 256) -> Input:
     """Items from all over the set."""
+    source = source.only(modality)
     _, batch = next(iter(Loader(source, n).ordered(np.array(sorted(spread(len(source), n))))))
     return batch.x[modality]
 
@@ -199,7 +230,8 @@ def preprocessing(modality: str, recipe: Recipe, source: Source, begun: Pretrain
     goes on keeps its own."""
     if begun is not None and modality == begun.modality:
         return dict(begun.card.preprocessing)
-    made: dict[str, Any] = {"read": read} if (read := source.reading(modality)) else {}
+    as_it_comes = getattr(recipe.encoder[modality], "any_series", False)
+    made: dict[str, Any] = {"read": read} if (read := source.reading(modality)) and not as_it_comes else {}
     if modality == "image":
         made |= {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre"}
     return made
@@ -263,10 +295,13 @@ def _finish(
         return
     encoders = model.encoders()
     kept = {k: v for k, v in identity.items() if k != "recipe"}
+    prepared = {m: preprocessing(m, recipe, source, begun) for m in recipe.encoder}
+    provenance = {**kept, "data": source.name, "steps": outcome.step, "versions": versions()}
+    if learned.predicts(model) is not None:
+        facts = {**provenance, "classes": list(source.classes)}
+        learned.save(folder, kept["method"], model, recipe.method, recipe.encoder, prepared, facts)
     for modality, encoder in encoders.items():
         at = folder / "encoder" / modality if len(encoders) > 1 else folder / "encoder"
-        provenance = {**kept, "data": source.name, "steps": outcome.step, "versions": versions()}
-        prepared = preprocessing(modality, recipe, source, begun)
-        save_encoder(at, encoder, Card(recipe.encoder[modality], prepared, provenance))
-    draw_views(folder / "views.png", recipe, source, lambda m, x: prepare(x, preprocessing(m, recipe, source, begun)))
+        save_encoder(at, encoder, Card(recipe.encoder[modality], prepared[modality], provenance))
+    draw_views(folder / "views.png", recipe, source, lambda m, x: prepare(x, prepared[m]))
     render(folder)

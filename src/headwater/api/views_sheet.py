@@ -10,6 +10,7 @@ from headwater.core.types import Input
 from headwater.data.loader import Loader
 from headwater.data.source import Source
 from headwater.parts.views import View, Views
+from headwater.parts.views.missing import held
 from headwater.report.pictures import views_picture
 from headwater.report.seen import seen
 
@@ -22,7 +23,7 @@ def draw_views(path: Path, recipe: Recipe, source: Source, prepare: Callable[[st
     if modality is None:
         return
     _, batch = next(iter(Loader(source, SAMPLES).ordered(range(min(SAMPLES, len(source))))))
-    x = batch.x[modality]
+    x = held(batch, modality)
     made = [seen(modality, view) for view in [prepare(modality, x), *views_of(recipe.method, x, Rng(0))]]
     drawn = [v for v in made if v is not None]
     titles = ["as it is", *(f"view {i}" for i in range(1, len(drawn)))]

@@ -73,12 +73,13 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one or more modalities; everything in it has the same first axis. `y` holds labels, if any, and
-    `annotations` what is marked on the pictures."""
+    """Samples of one or more modalities; everything has the same first axis: labels `y`, if any, what is marked on the
+    pictures, and which samples have each modality, where some lack one and hold zeros instead (`present`)."""
 
     x: Mapping[str, Input]
     y: Tensor | None = None
     annotations: Annotations | None = None
+    present: Mapping[str, Bool[Tensor, " b"]] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.x.values())))
@@ -86,7 +87,8 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         x = {m: v.to(device, non_blocking=True) for m, v in self.x.items()}
         y = None if self.y is None else self.y.to(device, non_blocking=True)
-        return Batch(x, y, None if self.annotations is None else self.annotations.to(device, True))
+        present = None if self.present is None else {m: p.to(device) for m, p in self.present.items()}
+        return Batch(x, y, None if self.annotations is None else self.annotations.to(device, True), present)
 
 
 def alone(x: Tensor) -> Tensor:

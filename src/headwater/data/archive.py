@@ -92,28 +92,36 @@ def _tar(file: Any, at: str) -> Iterator[Row]:
         raise RequestError(f"The archive {at} is damaged, cut short, or neither zip nor tar ({error}).") from error
 
 
-def beside(place: Disk | Remote, at: str, table: pa.Table, images: np.ndarray) -> Labels | None:
-    """Labels from the .cls or .json members that share a stem with the images; None if there are none."""
+def keys(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Each name up to the first dot of its last part: what the members of one sample share."""
+    found = pc.replace_substring_regex(names, r"^((?:.*/)?[^/.]+)\.[^/]*$", r"\1")
+    return pa.chunked_array(found, pa.large_string()) if isinstance(found, pa.Array) else found
+
+
+def marks(place: Disk | Remote, at: str, table: pa.Table, wanted: pa.Array | pa.ChunkedArray) -> list[int | str | None]:
+    """The label of each key from its .cls or .json member; None where there is none."""
     names = table["name"]
-    stems = pc.replace_substring_regex(names, r"^((?:.*/)?[^/.]+)\.[^/]*$", r"\1")
     for end in ("cls", "json"):
-        rows = np.flatnonzero(pc.ends_with(names, f".{end}").to_numpy(zero_copy_only=False))
+        rows = np.flatnonzero(pc.ends_with(names, f".{end}").to_numpy())
         if not len(rows):
             continue
-        found = pc.index_in(stems.take(pa.array(images)), value_set=stems.take(pa.array(rows)).combine_chunks())
-        if found.null_count == len(images):
-            continue
+        found = pc.index_in(wanted, value_set=keys(names.take(pa.array(rows))).combine_chunks()).to_pylist()
         store = Members(place, at, table.take(pa.array(rows)))
-        values = [_label(store.load(i), end) for i in range(len(rows))]
-        if all(v is None for v in values):
-            continue
-        try:
-            typed = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers and words mixed
-            typed = pa.array([None if v is None else str(v) for v in values])
-        labels = encode(typed.take(found), f"the .{end} members", targets=False)
-        return labels
-    return None
+        made = [None if i is None else _label(store.load(i), end) for i in found]
+        if any(mark is not None for mark in made):
+            return made
+    return [None] * len(wanted)
+
+
+def classes(marks: list[int | str | None]) -> Labels | None:
+    """Labels of what `marks` found; None where that is nothing."""
+    if all(mark is None for mark in marks):
+        return None
+    try:
+        typed = pa.array(marks)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers and words mixed
+        typed = pa.array([None if mark is None else str(mark) for mark in marks])
+    return encode(typed, "the .cls or .json members", targets=False)
 
 
 def _label(data: bytes, end: str) -> int | str | None:

@@ -10,7 +10,7 @@ from headwater.core.errors import RequestError
 from headwater.data import index, labels
 from headwater.data.files import FileSource
 from headwater.data.labels import Labels
-from headwater.data.pairs import SHARE, Pairs, matched
+from headwater.data.pairs import SHARE, Pairs, matched, said
 from headwater.data.reader import Reader
 from headwater.data.readers import OWN, READERS, reader_for
 from headwater.data.source import Source
@@ -79,16 +79,14 @@ def _pairs(
     found = matched(groups)
     if found is None:
         return None
-    chosen, lost = found
-    stores = {m: Files(place, root, pa.array(some, pa.large_string())) for m, some in chosen.items()}
-    first = next(iter(stores.values()))
-    made = labels.from_folders(first.names) if asked is None else labels.from_file(asked, root, first.names)
+    stores = {m: Files(place, root, pa.array(some, pa.large_string())) for m, some in groups.items()}
     parts = {r.modality: FileSource(stores[r.modality], r, name) for r in several}
-    kinds = " and ".join(MODALITIES[m].plural for m in chosen)
-    notes = [f"Read as pairs of {kinds} with common names."]
-    if lost:
-        notes.append(f"{lost:,} files without a partner are left out.")
-    return Pairs(name, parts, made, tuple(notes))
+    pairs = Pairs(name, parts, found.at)
+    if asked is None:
+        made = labels.from_folders(pa.array(found.keys, pa.large_string()))
+    else:
+        made = labels.from_file(asked, root, pa.array([pairs.id(i) for i in range(len(pairs))], pa.large_string()))
+    return Pairs(name, parts, found.at, made, said(pairs.modalities, "names", found.doubles))
 
 
 def endings(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

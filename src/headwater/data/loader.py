@@ -8,6 +8,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from torch import Tensor
 from headwater.core.errors import RequestError, Unreadable, WorkError
 from headwater.core.rng import mix
 from headwater.core.types import Annotations, Batch, Graph, Input, Ragged, Sample
-from headwater.data.source import Source
+from headwater.data.source import Source, spread
 from headwater.parts.boxes import together
 
 Item = tuple[dict[str, Sample], Annotations | None]
+FEW_TRIED = 64  # items looked at for one that can be read
 FEW_BAD = 3  # broken items that no share of a small set makes too many
 
 
@@ -139,8 +141,29 @@ class Loader:
 
     def _collate(self, chosen: list[int], items: list[Item]) -> Batch:
         samples, marks = zip(*items, strict=True)
-        x = {m: stack([sample[m] for sample in samples]) for m in samples[0]}
-        return Batch(x, self._labels(chosen), together(marks))
+        if self.source.present is None:
+            x = {m: stack([sample[m] for sample in samples]) for m in samples[0]}
+            return Batch(x, self._labels(chosen), together(marks))
+        there = {m: [m in sample for sample in samples] for m in self.source.modalities}
+        x = {m: stack(self._filled(m, [sample.get(m) for sample in samples])) for m in there}
+        present = {m: torch.tensor(has) for m, has in there.items()}
+        return Batch(x, self._labels(chosen), together(marks), present)
+
+    def _filled(self, modality: str, found: list[Sample | None]) -> list[Sample]:
+        """Zeros for items that lack a modality, of the size of one that has it."""
+        like = next((x for x in found if x is not None), None)
+        like = self._example(modality) if like is None else like
+        empty = replace(like, values=like.values * 0) if isinstance(like, Graph) else torch.zeros_like(like)
+        return [empty if x is None else x for x in found]
+
+    def _example(self, modality: str) -> Sample:
+        alone = self.source.only(modality)
+        for i in spread(len(alone), FEW_TRIED):
+            try:
+                return alone.read(i)[modality]
+            except Unreadable:
+                continue
+        raise RequestError(f"No readable {modality} was found in {self.source.name}.")
 
     def _labels(self, chosen: list[int]) -> Tensor | None:
         return None if self.source.labels is None else torch.as_tensor(self.source.labels[chosen])

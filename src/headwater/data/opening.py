@@ -14,15 +14,31 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.data import annotated, archive, array, audio, builtin, dataset, graph, index, pieces, table, text, ts
-from headwater.data.gathering import endings, files, read
+from headwater.data import (
+    annotated,
+    archive,
+    array,
+    audio,
+    builtin,
+    dataset,
+    graph,
+    index,
+    paths,
+    pieces,
+    shards,
+    table,
+    text,
+    ts,
+)
+from headwater.data.gathering import endings, files
+from headwater.data.pairs import settled
 from headwater.data.readers import ENDINGS, reader_for
 from headwater.data.source import Source
-from headwater.data.stores import Disk, Members, Remote
+from headwater.data.stores import Disk, Remote
 from headwater.parts.modalities import MODALITIES
 
 ACCEPTED = (
-    "a folder, a glob, a .txt list, a .zip or .tar, a table (.csv .tsv .parquet .arrow .feather), "
+    "a folder, a glob, a .txt list, a .zip or .tar or several, a table (.csv .tsv .parquet .arrow .feather), "
     "an array (.npy .npz), a URL, or a built-in set"
 )
 
@@ -45,8 +61,8 @@ ALONE: Mapping[str, Opener] = {
     "graphml": graph.open_graph,
     "gml": graph.open_graph,
     "gexf": graph.open_graph,
-    "jsonl": text.open_lines,
-    "ndjson": text.open_lines,
+    "jsonl": paths.open_lines,
+    "ndjson": paths.open_lines,
 }
 
 
@@ -59,6 +75,8 @@ def open(
     reading: Mapping[str, Any] | None = None,
     annotations: str | None = None,
     masks: str | None = None,
+    columns: paths.Columns | None = None,
+    missing: bool = False,
 ) -> Source:
     """Opens data of any accepted form; `docs/data.md` lists them.
 
@@ -70,6 +88,8 @@ def open(
     masks      a folder of PNG files, each with the stem of its picture and the number of a class per pixel
     reading    how to read it, where not as the data suggest: {"rate": 16000, "seconds": 5.0} of sound (of an array, the
                rate that it is at), {"window": 512, "stride": 256} of series; the page of each modality names them
+    columns    of a table, which column holds which modality: {"image": "file", "text": "caption"}, {"table": [...]}
+    missing    of pairs: items that lack a modality stay, and batches say which is present
     Raises RequestError where there is nothing to open, or nothing in it can be read.
     """
     if annotations is not None or masks is not None:
@@ -77,17 +97,21 @@ def open(
             raise RequestError("Annotations and masks go with a folder of pictures, given by its path.")
         pictures = _opened(what, None, name, modality or "image")
         source: Source = annotated.annotate(pictures, labels, annotations, masks)
+    elif columns is not None:
+        source = paths.open_named(what, labels, name, columns)
     else:
         source = _opened(what, labels, name, modality)
     asked = dict(reading or {})
     if isinstance(source, array.Memory | array.Mapped) and source.modalities == ("audio",):
         source = audio.sounding(source, asked)
-    for kind in source.modalities if asked else ():
-        for field in asked:
-            if field not in source.reading(kind):
-                raise unknown(f"way of reading {MODALITIES[kind].plural}", field, source.reading(kind))
-        source = source.conform(kind, asked)
-    return source
+    for field in asked:
+        if not any(field in source.reading(kind) for kind in source.modalities):
+            kinds = " or ".join(MODALITIES[kind].plural for kind in source.modalities)
+            raise unknown(f"way of reading {kinds}", field, {f for m in source.modalities for f in source.reading(m)})
+    for kind in source.modalities:
+        if mine := {field: value for field, value in asked.items() if field in source.reading(kind)}:
+            source = source.conform(kind, mine)
+    return settled(source, missing) if missing or not isinstance(what, Source) else source
 
 
 def _opened(what: Any, labels: str | None, name: str | None, modality: str | None) -> Source:
@@ -108,6 +132,10 @@ def _opened(what: Any, labels: str | None, name: str | None, modality: str | Non
     if isinstance(what, np.ndarray | Tensor):
         _no_labels(labels, name or "array")
         return array.from_arrays(what, None, name or "array", modality=modality)
+    if isinstance(what, list) and what and all(isinstance(each, str | os.PathLike) for each in what):
+        some = shards.named([os.fspath(each) for each in what])
+        assert some is not None
+        return shards.open_shards(*some, labels, name or f"{len(what)} archives", modality)
     if isinstance(what, tuple) and len(what) == 2:
         _no_labels(labels, name or "arrays")
         return array.from_arrays(what[0], what[1], name or "arrays", modality=modality)
@@ -130,6 +158,8 @@ def _no_labels(given: str | None, name: str) -> None:
 
 
 def _by_name(what: str, asked: str | None, name: str | None, modality: str | None) -> Source:
+    if (several := shards.named(what)) is not None:
+        return shards.open_shards(*several, asked, name or what, modality)
     if "://" in what and not what.startswith("file://"):
         return _remote(what, asked, name, modality)
     at = os.path.expanduser(what.removeprefix("file://"))
@@ -200,12 +230,13 @@ def _file(place: Disk | Remote, at: str, asked: str | None, name: str, modality:
         raise RequestError(
             f"{at} is packed as a whole and cannot be read at random; unpack it to a .tar, .zip or folder first."
         )
+    itself = modality is not None and reader_for({end: 1}, modality) is not None
+    if end in (table.ENDINGS if modality is None else paths.ENDINGS) and not itself:
+        return paths.open_table(place, at, asked, name, modality)
     if end in ALONE:
         return ALONE[end](place, at, asked, name)
     if end in archive.ENDINGS:
-        return _archive(place, at, asked, name, modality)
-    if end in table.ENDINGS and modality in (None, "table", "image"):
-        return table.open_table(place, at, asked, name)
+        return shards.open_shards(place, [at], asked, name, modality)
     if end in array.ENDINGS:
         _no_labels(asked, name)
         if isinstance(place, Remote):
@@ -230,20 +261,9 @@ def _list(place: Disk | Remote, at: str, root: str, asked: str | None, name: str
     names = index.names_of(index.chunks(s for line in lines if (s := line.strip())))
     if not len(names):
         raise RequestError(f"The list {at} names no files.")
+    if pc.all(pc.is_in(endings(names), value_set=pa.array(sorted(archive.ENDINGS), pa.large_string()))).as_py():
+        return shards.open_shards(place, [os.path.join(root, n) for n in names.to_pylist()], asked, name, modality)
     return files(place, root, names, {}, asked, name, at, modality)
-
-
-def _archive(place: Disk | Remote, at: str, asked: str | None, name: str, modality: str | None) -> Source:
-    members = archive.members(place, at)
-    ends = endings(members["name"])
-    others = {e["values"]: e["counts"] for e in pc.value_counts(ends).to_pylist()}
-    reader = reader_for(others, modality)
-    if reader is None:
-        return files(place, "", members["name"].slice(0, 0), others, asked, name, at, modality)
-    known = reader.endings | (reader.named if modality else frozenset())
-    chosen = np.flatnonzero(pc.is_in(ends, value_set=pa.array(sorted(known), pa.large_string())).to_numpy())
-    given = archive.beside(place, at, members, chosen)
-    return read(Members(place, at, members.take(pa.array(chosen))), reader, asked, name, os.path.dirname(at), given)
 
 
 def _remote(what: str, asked: str | None, name: str | None, modality: str | None) -> Source:

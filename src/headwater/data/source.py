@@ -32,6 +32,7 @@ class Source(ABC):
     notes        what opening the data found and a user should know, one sentence each
     extra        facts that join those of `spec`, by modality: the names of columns, say
     marked       what is marked on the pictures, "boxes" or "masks", and the names of the classes of each
+    present      which items hold each modality, bool [n], where some lack one; None: all hold all
     """
 
     name: str
@@ -42,13 +43,14 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     extra: Mapping[str, dict[str, Any]] = MappingProxyType({})
     marked: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    present: Mapping[str, np.ndarray] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def read(self, i: int) -> dict[str, Sample]:
-        """Sample i by modality. Raises `Unreadable` with the item's id and what is wrong with it.
+        """Sample i by modality, without those that it lacks. Raises `Unreadable` with the item's id and what is wrong.
 
         image   uint8 or float32 [c h w]         video   uint8 or float32 [c t h w]
         series  float32 [c t]                    audio   float32 [c t]
@@ -75,7 +77,7 @@ class Source(ABC):
         return self.id(i)
 
     def only(self, modality: str) -> "Source":
-        """The same items with this modality alone, so that what nobody asks for is not decoded."""
+        """The items that hold this modality, with it alone, so that what nobody asks for is not decoded."""
         return self
 
     def reading(self, modality: str) -> dict[str, Any]:
@@ -161,8 +163,17 @@ class Subset(Source):
     def group(self, i: int) -> str:
         return self.source.group(int(self.indices[i]))
 
+    @functools.cached_property
+    def present(self) -> Mapping[str, np.ndarray] | None:  # type: ignore[override]
+        whole = self.source.present
+        return None if whole is None else {m: held[self.indices] for m, held in whole.items()}
+
     def only(self, modality: str) -> Source:
-        return Subset(self.source.only(modality), self.indices)
+        alone, held = self.source.only(modality), self.source.present
+        if held is None:
+            return Subset(alone, self.indices)
+        number = np.cumsum(held[modality]) - 1  # of each item among those that hold it
+        return Subset(alone, number[self.indices[held[modality][self.indices]]])
 
     def reading(self, modality: str) -> dict[str, Any]:
         return self.source.reading(modality)

@@ -2,10 +2,9 @@
 
 Numbers and truth values become one float32 column each, missing cells NaN. A column of at most 100 different words holds
 the number of its word. A date becomes three columns: days since 1970, the month and the day of the week. Everything else
-is left out and named in the notes. A table that holds encoded images, or paths of images, is opened as images.
+is left out and named in the notes. Tables that name files, or hold them, are read by `paths`.
 """
 
-import os
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
+import pyarrow.json
 import pyarrow.parquet as pq
 import torch
 
 from headwater.core.errors import RequestError, unknown
-from headwater.data import image
-from headwater.data.files import FileSource
 from headwater.data.index import cache, ending, replace
-from headwater.data.labels import FILE_COLUMNS, LABEL_COLUMNS, Labels, encode
+from headwater.data.labels import LABEL_COLUMNS, Labels, encode
 from headwater.data.rows import Rows
-from headwater.data.source import Source, digest
-from headwater.data.stores import Column, Disk, Files, Remote
+from headwater.data.source import digest
+from headwater.data.stores import Disk, Remote
 
 ENDINGS = frozenset({"csv", "tsv", "parquet", "pq", "arrow", "feather", "ipc"})
+LINES = frozenset({"jsonl", "ndjson"})  # an object per line; texts unless they name files
 FEW = 100  # different words a column may hold to become a category
 EXACT = 1 << 24  # float32 holds every whole number up to this
 
@@ -36,6 +35,8 @@ def arrow_table(at: str, place: Disk | Remote, words: bool = False) -> pa.Table:
     try:
         if ending(at) in ("csv", "tsv"):
             return _csv(place.read(at), words)
+        if ending(at) in LINES:
+            return pa.json.read_json(pa.BufferReader(place.read(at)))
         if ending(at) in ("parquet", "pq"):
             return pq.read_table(at if local else pa.BufferReader(place.read(at)))
         source = pa.memory_map(at) if local else pa.BufferReader(place.read(at))
@@ -59,7 +60,7 @@ def parsed(data: bytes) -> pa.Table:
 def _csv(data: bytes, words: bool) -> pa.Table:
     header = data.split(b"\n", 1)[0]
     delimiter = max(",;\t", key=lambda c: header.count(c.encode()))
-    parse = pa.csv.ParseOptions(delimiter=delimiter)
+    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in data)
     convert = pa.csv.ConvertOptions(strings_can_be_null=True)
     if words:
         names = pa.csv.open_csv(pa.BufferReader(data), parse_options=parse).schema.names
@@ -67,24 +68,21 @@ def _csv(data: bytes, words: bool) -> pa.Table:
     return pa.csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
 
 
-def open_table(place: Disk | Remote, at: str, labels: str | None, name: str) -> Source:
-    """A table file as table rows or, if it holds images or paths of images, as images."""
+def loaded(place: Disk | Remote, at: str) -> pa.Table:
+    """The whole file as Arrow, large cells of files in them left on disk."""
     if isinstance(place, Disk) and ending(at) in ("parquet", "pq"):
         try:
             schema = pq.read_schema(at)
         except (pa.ArrowInvalid, OSError) as error:
             raise RequestError(f"The table {at} cannot be read ({error}).") from error
-        encoded = [f.name for f in schema if _encoded(f.type)]
-        if encoded:
-            table = _mapped(at, encoded[0])
-            return _images(table, place, at, labels, name)
-    table = arrow_table(at, place)
-    if any(_encoded(f.type) for f in table.schema) or _path_column(table) is not None:
-        return _images(table, place, at, labels, name)
-    return from_table(table, labels, name, place.url(at))
+        encoded_in = [f.name for f in schema if encoded(f.type)]
+        if encoded_in:
+            return _mapped(at, encoded_in[0])
+    return arrow_table(at, place)
 
 
-def _encoded(kind: pa.DataType) -> bool:
+def encoded(kind: pa.DataType) -> bool:
+    """Whether cells of this type hold files, as bytes or as a struct with a field of bytes."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
@@ -112,39 +110,6 @@ def _mapped(at: str, column: str) -> pa.Table:
     return pq.read_table(at)
 
 
-def _path_column(table: pa.Table) -> str | None:
-    for column in table.column_names:
-        kind = table.schema.field(column).type
-        if column.lower() in FILE_COLUMNS and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            first = table[column].slice(0, 100).drop_null().to_pylist()
-            if first and all(ending(v) in image.ENDINGS for v in first):
-                return column
-    return None
-
-
-def _images(table: pa.Table, place: Disk | Remote, at: str, labels: str | None, name: str) -> Source:
-    notes: tuple[str, ...] = ()
-    column = next((f.name for f in table.schema if _encoded(f.type)), None)
-    cells = table[column] if column is not None else None
-    paths = pa.chunked_array([], pa.string())
-    if cells is not None and pa.types.is_struct(cells.type):
-        whole, cells = cells, pc.struct_field(cells, "bytes")
-        if cells.null_count == len(cells) and whole.type.get_field_index("path") >= 0:
-            cells, paths = None, pc.struct_field(whole, "path")
-    elif cells is None:
-        column = _path_column(table)
-        paths = table[column]
-    if labels is None:
-        labels = next((c for c in table.column_names if c.lower() in LABEL_COLUMNS), None)
-        if labels is not None:
-            notes = (f"Labels come from the column {labels}.",)
-    made = None if labels is None else label_column(table, labels, at)
-    if cells is not None:
-        return FileSource(Column(cells, place.url(at), place.stamp(at)), image.ImageReader(), name, made, notes)
-    root = os.path.dirname(os.path.abspath(at)) if isinstance(place, Disk) else at.rpartition("/")[0]
-    return FileSource(Files(place, root, paths.cast(pa.large_string())), image.ImageReader(), name, made, notes)
-
-
 def label_column(table: pa.Table, column: str, at: str) -> Labels:
     if column not in table.column_names:
         raise unknown(f"column of {at}", column, table.column_names)
@@ -167,7 +132,7 @@ def from_table(table: pa.Table, labels: str | None, name: str, at: str = "") -> 
     for column in table.column_names:
         if column == labels:
             continue
-        parts, why = _columns(column, table[column])
+        parts, why = columns_of(column, table[column])
         for part, values, kinds in parts:
             columns.append(values)
             names.append(part)
@@ -197,7 +162,7 @@ MONTHS += ["August", "September", "October", "November", "December"]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
-def _columns(name: str, column: pa.ChunkedArray) -> tuple[list[tuple[str, np.ndarray, list[str]]], str]:
+def columns_of(name: str, column: pa.ChunkedArray) -> tuple[list[tuple[str, np.ndarray, list[str]]], str]:
     """The float32 columns made of one column: name, values and, for categories, words; and why it is left out, if it is."""
     kind = column.type
     if pa.types.is_dictionary(kind):

@@ -115,7 +115,8 @@ def _shared_forward(self: Any, x: Tensor) -> Tensor:
         out: Tensor = super(type(self), self).forward(x)
         return out
     axes = [0, *range(2, x.ndim)]
-    n = x.numel() // x.shape[1] * dist.get_world_size()
+    n = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+    dist.all_reduce(n)  # processes may hold different numbers of samples, where some lack a modality
     mean = _Sum.apply(x.sum(axes)) / n
     shape = (1, -1, *[1] * (x.ndim - 2))
     centred = x - mean.view(shape)

@@ -14,15 +14,17 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from headwater.core.errors import RequestError
 from headwater.core.types import Batch, Input, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper
 from headwater.parts.losses import info_nce
+from headwater.parts.ragged import rows
 from headwater.parts.views import Crop, View
 from headwater.parts.views.kit import ViewKit
+from headwater.parts.views.missing import whole
 
 PAPER = Paper(
     title="Learning Transferable Visual Models From Natural Language Supervision",
@@ -65,7 +67,10 @@ TINY = Config(view=Crop(16, (0.9, 1.0)), dim=8)
 
 
 class CLIP(Method):
+    """Samples that lack one of the two modalities take no part in the loss."""
+
     together = 2
+    missing = True
 
     def __init__(self, config: Config, encoders: Mapping[str, Encoder]) -> None:
         super().__init__()
@@ -83,10 +88,19 @@ class CLIP(Method):
     def loss(self, batch: Batch, step: Step) -> Loss:
         x = dict(batch.x)
         x[self.config.viewed_modality] = self.config.view(x[self.config.viewed_modality], step.rng)
-        a, b = (self.embed(m, x[m]) for m in self.towers)
+        both = whole(batch)
+        a, b = (self._paired(m, x[m], both) for m in self.towers)
         scale = self.log_scale.exp()
-        chance = torch.tensor(math.log(len(step.gather(a.detach()))))
-        return Loss(info_nce(a, b, scale, step.gather), metrics={"scale": scale.detach(), "chance": chance})
+        n = torch.tensor(len(step.gather(a.detach()))) if both is None else step.gather(both).sum().clamp(min=1)
+        value = info_nce(a, b, scale, step.gather, counted=both)
+        return Loss(value, metrics={"scale": scale.detach(), "chance": n.float().log()})
+
+    def _paired(self, modality: str, x: Input, both: Bool[Tensor, " b"] | None) -> Float[Tensor, "b d"]:
+        """`embed`, of the chosen samples alone: what stands in for the missing ones must not touch batch statistics."""
+        if both is None or not both.any():
+            return self.embed(modality, x)
+        found = self.embed(modality, rows(x, both))
+        return found.new_zeros(len(both), found.shape[1]).index_put((both,), found)
 
     @torch.no_grad()
     def after_step(self, step: Step, carry: Mapping[str, Tensor]) -> None:
@@ -98,9 +112,11 @@ class CLIP(Method):
 
     @torch.no_grad()
     def predict(self, batch: Batch, step: Step) -> Float[Tensor, "b b"]:
-        """Logits: row i says which sample's second modality belongs to the first modality of sample i."""
-        a, b = (self.embed(m, batch.x[m]) for m in self.towers)
-        return self.log_scale.exp() * a @ b.T
+        """Logits: row i says which sample's second modality belongs to the first modality of sample i; a sample that
+        lacks it gets minus infinity."""
+        (first, second) = self.towers
+        logits = self.log_scale.exp() * self.embed(first, batch.x[first]) @ self.embed(second, batch.x[second]).T
+        return logits if batch.present is None else logits.masked_fill(~batch.present[second], -torch.inf)
 
     @torch.no_grad()
     def classifier(self, modality: str, prompts: Sequence[Input]) -> Float[Tensor, "k d"]:

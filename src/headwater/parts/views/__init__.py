@@ -6,6 +6,7 @@ from headwater.parts.views.colour import Blur, Colour, Grey, Noise, Solarise
 from headwater.parts.views.compose import Chain, MultiCrop, Retouch, View, Views
 from headwater.parts.views.image import Affine, CentreCrop, Crop, Elastic, Flip, Resize, rotations
 from headwater.parts.views.joint import JointCrop, JointFlip, JointResize, JointScale, JointView
+from headwater.parts.views.missing import DropModality
 from headwater.parts.views.recipes import byol_views, dino_views, grey_view, simclr_view
 from headwater.parts.views.series import Corrupt, DropChannels, Jitter, Scale, Shift, Warp, Window
 from headwater.parts.views.text import Excerpt
@@ -22,6 +23,7 @@ __all__ = [
     "Crop",
     "Delay",
     "DropChannels",
+    "DropModality",
     "Elastic",
     "EveryFrame",
     "Excerpt",
