@@ -15,6 +15,7 @@ from headwater.parts.tokens import (
     GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
+    SeriesTokenizerConfig,
     SpectrogramTokenizerConfig,
     TableTokenizerConfig,
     TextTokenizerConfig,
@@ -66,6 +67,12 @@ def mixer(channels: int = 2, **more: object) -> Encoder:
     return MixerConfig(
         **{"channels": channels, "length": 24, "patch": 4, "dim": 16, "depth": 1, "any_series": True, **more}
     ).build()
+
+
+def series(**more: object) -> Encoder:
+    """Two channels of 32 samples -> 8 tokens."""
+    tokenizer = SeriesTokenizerConfig(channels=2, patch=4)
+    return TokenEncoderConfig(tokenizer=tokenizer, trunk=TRUNK, **more).build()
 
 
 def graph(**more: object) -> Encoder:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headwater.api.encoders import load
     from headwater.api.evaluate import evaluate
     from headwater.api.export import export
+    from headwater.api.predict import predict
     from headwater.api.pretrain import pretrain
     from headwater.api.reproduce import reproduce
     from headwater.api.verify import verify_resume
@@ -34,6 +35,7 @@ _WHERE = {
     "export": "headwater.api.export",
     "load": "headwater.api.encoders",
     "open": "headwater.data",
+    "predict": "headwater.api.predict",
     "pretrain": "headwater.api.pretrain",
     "reproduce": "headwater.api.reproduce",
     "systems": "headwater.api.catalogue",
@@ -48,6 +50,7 @@ __all__ = [
     "export",
     "load",
     "open",
+    "predict",
     "pretrain",
     "reproduce",
     "systems",

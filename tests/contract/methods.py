@@ -25,7 +25,7 @@ def encoders(name: str) -> dict[str, Encoder]:
         "table": small.table,
         "points": small.points,
         "graph": small.graph,
-        "series": small.mixer,
+        "series": small.series if method.tokens else small.mixer,
         "audio": small.audio,
     }
     wanted = [m for m in makers if m in method.modalities or not method.modalities][: method.together]

@@ -21,6 +21,7 @@ from headwater.parts.views.kit import ViewKit
 
 # of a pair, the first of these is the one that views change
 LOOKED_AT = ("image", "video", "volume", "points", "audio", "series", "graph", "table")
+CONTEXT = 512  # steps
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,20 @@ def recipe_for(
                 f"{module.__name__.rsplit('.', 1)[-1]} learns from labels; this data has {n_classes} classes."
             )
         config = replace(config, classes=n_classes)
+    if getattr(config, "horizon", 0) and "series" in facts:
+        config, facts["series"] = forecasting(config, facts["series"])
     wanted = {m: encoder or method.begins.get(m) or MODALITIES[m].encoder(f, method.tokens) for m, f in facts.items()}
     encoders = {m: named(wanted[m], m, f) for m, f in facts.items()}
     return Recipe(config, encoders, fit_for(small, n), size)
+
+
+def forecasting(config: Any, facts: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """For methods that forecast: a horizon of at most a quarter of each series, and the facts of the steps before it, in
+    eights, that the encoder sees. Of long series it sees CONTEXT steps at a time."""
+    length = facts["length"] or 5 * config.horizon
+    horizon = max(1, min(config.horizon, length // 4))
+    context = min(CONTEXT, length - horizon)
+    return replace(config, horizon=horizon), {**facts, "length": context // 8 * 8 or context}
 
 
 def picture_size(facts: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""The commands that work on data: demo, doctor, pretrain, embed, evaluate, adapt. Each calls one verb of the library."""
+"""The commands that work on data: demo, doctor, pretrain, embed, predict, evaluate, adapt. Each calls one verb of the library."""
 
 import json
 from typing import Annotated
@@ -48,6 +48,9 @@ def pretrain(
     encoder: Annotated[
         str, typer.Option(help="An architecture such as vit-small/16 or resnet-18; the default suits the data.")
     ] = "",
+    go_on: Annotated[
+        str, typer.Option(help="A finished run of the same method, to go on with its heads and settings too.")
+    ] = "",
     labels: Labels = None,
     holdout: Annotated[
         float, typer.Option(help="Share of the data never seen; `evaluate` tests on just that.", min=0.0, max=0.9)
@@ -80,6 +83,7 @@ def pretrain(
         batch_size=batch_size,
         seed=seed,
         encoder=encoder,
+        go_on=go_on,
         labels=labels,
         holdout=holdout,
         vocabulary=vocabulary,
@@ -130,6 +134,30 @@ def embed(
     )
     result = {"out": out, "items": len(vectors), "dim": int(vectors.shape[1]), "dtype": dtype}
     emit(result, as_json, lambda r: print(f"{r['items']:,} vectors of {r['dim']} in {out}"))
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Option("--encoder", "-e", help="A run folder.")],
+    data: Data,
+    out: Annotated[str, typer.Option("--out", "-o", help="A .parquet or .csv file; forecasts are drawn beside it.")],
+    steps: Annotated[int, typer.Option(help="Forecasts: only so many steps.", min=0)] = 0,
+    back: Annotated[
+        int, typer.Option(help="Forecasts: begin so many steps before the end, where the truth is known.", min=0)
+    ] = 0,
+    season: Annotated[int, typer.Option(help="Forecasts: the season in steps; found by itself where not given.")] = 0,
+    device: Device = "auto",
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Write what a method predicts: forecasts of series, classes of anything.
+
+    Example: headwater predict --encoder runs/ttm --data demand.csv --out forecast.parquet
+    """
+    from headwater.api.predict import predict as work
+
+    made = work(run, data, out=out, steps=steps, back=back, season=season, device=device, workers=workers)
+    emit(shown.prediction(made, out), as_json, shown.print_prediction)
 
 
 @app.command()

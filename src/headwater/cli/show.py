@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from headwater.api import catalogue
@@ -199,6 +200,40 @@ def print_claim(found: dict[str, Any]) -> None:
     for seed, (ours, baseline) in zip(found["seeds"], found["runs"], strict=True):
         print(f"            seed {seed}: {ours:.4g} against {baseline:.4g}")
     print(f"  {found['seconds']:.0f} s")
+
+
+def prediction(made: Any, out: str) -> dict[str, Any]:
+    """What `predict` did."""
+    from headwater.api.forecasts import Forecasts
+
+    if not isinstance(made, Forecasts):
+        return {"out": out, "items": len(made.ids), "classes": list(made.classes)}
+    n, _, h = made.values.shape
+    return {
+        "out": out,
+        "picture": str(Path(out).with_suffix(".png")),
+        "series": n,
+        "channels": list(made.channels),
+        "steps": h,
+        "errors": made.errors(),
+        "unreadable": [list(pair) for pair in made.unreadable],
+    }
+
+
+def print_prediction(found: dict[str, Any]) -> None:
+    if "items" in found:
+        print(f"{found['items']:,} items, {len(found['classes'])} classes: {found['out']}")
+        return
+    what = f"{found['series']:,} series, {len(found['channels'])} channels, {found['steps']} steps each"
+    print(f"{what}: {found['out']}, {found['picture']}")
+    if found["errors"]:
+        ours, seasonal = found["errors"]["forecast"], found["errors"]["seasonal_naive"]
+        words = "the forecast is nearer" if ours < seasonal else "repeating the last season is nearer"
+        print(
+            f"Mean absolute error in deviations of the past: {ours:.3f}; the last season repeated {seasonal:.3f}: {words}."
+        )
+    for item, why in found["unreadable"][:5]:
+        print(f"  unreadable: {item} ({why})")
 
 
 def print_proof(proof: dict[str, Any]) -> None:

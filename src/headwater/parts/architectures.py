@@ -19,7 +19,6 @@ from headwater.parts.swin import SwinConfig
 from headwater.parts.texttower import TextTowerConfig
 from headwater.parts.tokens import (
     BandsTokenizerConfig,
-    BandsTokenizerConfig,
     GraphTokenizerConfig,
     GridTokenizerConfig,
     PointsTokenizerConfig,
@@ -295,16 +294,17 @@ def to_json(config: Any) -> Any:
     return [to_json(v) for v in config] if isinstance(config, tuple) else config
 
 
-def from_json(value: Any) -> Any:
-    """The inverse of `to_json`. Raises RequestError for a kind or a field that this version does not know."""
+def from_json(value: Any, kinds: Mapping[str, type[Any]] = KINDS) -> Any:
+    """The inverse of `to_json`, made of these kinds alone. Raises RequestError for a kind or a field that this version does
+    not know."""
     if isinstance(value, list):
-        return tuple(from_json(v) for v in value)
+        return tuple(from_json(v, kinds) for v in value)
     if not isinstance(value, dict):
         return value
-    kind = KINDS.get(value.get("kind", ""))
+    kind = kinds.get(value.get("kind", ""))
     if kind is None:
-        raise unknown("architecture", str(value.get("kind")), KINDS)
-    given = {k: from_json(v) for k, v in value.items() if k != "kind"}
+        raise unknown("architecture", str(value.get("kind")), kinds)
+    given = {k: from_json(v, kinds) for k, v in value.items() if k != "kind"}
     known = [f.name for f in fields(kind)]
     for name in given:
         if name not in known:

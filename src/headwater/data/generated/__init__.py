@@ -12,6 +12,7 @@ from headwater.data.generated import (
     motifs,
     sales,
     scenes,
+    seasons,
     sounds,
     texts,
     volumes,
@@ -31,6 +32,7 @@ SETS: Mapping[str, Callable[[str], Source]] = {
     **texts.SETS,
     **detection.SETS,
     **fields.SETS,
+    **seasons.SETS,
 }
 
 # the set that stands for each modality in tests and measurements

@@ -52,6 +52,8 @@ TINY = Config(view=Crop(16), classes=4)
 
 
 class Classify(Method):
+    predicts = "classes"
+
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
