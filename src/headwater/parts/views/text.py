@@ -6,7 +6,7 @@ import torch
 
 from headwater.core.rng import Rng
 from headwater.core.types import Input, Ragged
-from headwater.parts.ragged import ragged_of
+from headwater.parts.ragged import packed, ragged_of
 from headwater.parts.views.compose import check_range, check_within
 
 
@@ -33,9 +33,4 @@ class Excerpt:
         at = torch.arange(n, device=text.values.device)
         kept = (at >= start) & (at < start + length) & (rng.rand(b, n) >= self.drop)
         kept |= (at == start) | (at == text.extent - 1)
-        extent = kept.sum(1, keepdim=True)
-        values = text.values.gather(1, (~kept).int().argsort(dim=1, stable=True))
-        values = values * (at < extent)  # what is beyond the end says nothing, whatever stood there
-        if values.device.type == "cpu":  # elsewhere asking for the longest would make the device wait
-            values = values[:, : int(extent.max())]
-        return Ragged(values, extent)
+        return packed(text.values, kept, n)
