@@ -85,6 +85,12 @@ def audio(**more: object) -> Encoder:
     return TokenEncoderConfig(tokenizer=tokenizer, trunk=TRUNK, **more).build()
 
 
+def clips(channels: int = 3, patch: tuple[int, int, int] = (2, 4, 4), **more: object) -> Encoder:
+    """Clips of 8 frames of 16 x 16 pixels -> 4 x 4 x 4 tokens."""
+    tokenizer = GridTokenizerConfig(modality="video", channels=channels, patch=patch)
+    return TokenEncoderConfig(tokenizer=tokenizer, **{"trunk": TRUNK, **more}).build()
+
+
 def graphs(b: int, g: torch.Generator) -> Graph:
     """Rings of 7 to 12 nodes with three features each."""
     n = 7 + torch.arange(b) % 6
@@ -106,6 +112,7 @@ def batch(b: int = 8, seed: int = 1) -> Batch:
         "graph": graphs(b, g),
         "series": torch.randn(b, 2, 32, generator=g),
         "audio": 0.1 * torch.randn(b, 1, 800, generator=g),
+        "video": torch.rand(b, 3, 8, 16, 16, generator=g),
     }
     return Batch(x=x, y=torch.arange(b) % 4)
 

@@ -27,6 +27,7 @@ def encoders(name: str) -> dict[str, Encoder]:
         "graph": small.graph,
         "series": small.series if method.tokens else small.mixer,
         "audio": small.audio,
+        "video": small.clips,
     }
     wanted = [m for m in makers if m in method.modalities or not method.modalities][: method.together]
     return {m: BEGINS.get(method.begins.get(m, ""), makers[m])() for m in wanted}

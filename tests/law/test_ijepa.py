@@ -66,8 +66,8 @@ def test_the_target_is_the_teachers_view_of_the_whole_picture():
 
 def test_a_guess_of_zero_costs_the_smooth_error_of_the_targets():
     method = build()
-    nn.init.zeros_(method.widen.weight)
-    nn.init.zeros_(method.widen.bias)
+    nn.init.zeros_(method.predictor.widen.weight)
+    nn.init.zeros_(method.predictor.widen.bias)
     x, _, target = cut(method)
     want = method.target(x)
     error = 0.0
@@ -98,8 +98,8 @@ def test_padding_never_counts():
     a, b = (method(Batch({"image": Ragged(v, extent)}), step()).value for v in (values, garbage))
     torch.testing.assert_close(a, b)
 
-    nn.init.zeros_(method.widen.weight)
-    nn.init.zeros_(method.widen.bias)
+    nn.init.zeros_(method.predictor.widen.weight)
+    nn.init.zeros_(method.predictor.widen.bias)
     x = Ragged(values, extent)
     target = method.config.mask(3, (4, 4), step().rng)[1].flatten(1)
     counted = method.encoder.tokenizer.valid(x).gather(1, target)

@@ -9,18 +9,17 @@ target    the teacher's tokens there, each standardised
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwater.core.types import Batch, Input, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper
 from headwater.parts.ema import Ema
 from headwater.parts.encoders import TokenwiseEncoder, only_tokens
+from headwater.parts.jepa import LatentPredictor
 from headwater.parts.losses import masked_mean, standardise_tokens
 from headwater.parts.masks import MultiBlock
-from headwater.parts.positions import sincos
 from headwater.parts.schedules import Ramp, Schedule
 from headwater.parts.tokens import take
 from headwater.parts.transformer import TransformerConfig
@@ -66,11 +65,7 @@ class IJEPA(Method):
         super().__init__()
         self.config, self.encoder = config, encoder
         self.teacher = Ema(encoder)
-        dim = config.predictor.dim
-        self.narrow, self.widen = nn.Linear(encoder.dim, dim), nn.Linear(dim, encoder.dim)
-        self.mask_token = nn.Parameter(torch.zeros(dim))
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.predictor = config.predictor.build()
+        self.predictor = LatentPredictor(config.predictor, encoder.dim)
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         x = self.config.view(batch.x[self.encoder.modality], step.rng)
@@ -86,18 +81,9 @@ class IJEPA(Method):
         self, x: Input, context: Int[Tensor, "b k"], target: Int[Tensor, "b t m"], valid: Bool[Tensor, "b n"] | None
     ) -> Float[Tensor, "b tm d"]:
         """What the predictor says of the places of all target blocks; no block knows which others are asked about."""
-        b, t, m = target.shape
-        places = target.flatten(1)
-        table = sincos(self.encoder.tokenizer.places(x), self.config.predictor.dim).expand(b, -1, -1)
-        seen = self.narrow(self.encoder(x, keep=context).tokens) + take(table, context)
-        asked = (self.mask_token + take(table, places)).view(b * t, m, -1)
-        real = None
-        if valid is not None:
-            real = torch.cat(
-                [valid.gather(1, context).repeat_interleave(t, 0), valid.gather(1, places).view(b * t, m)], 1
-            )
-        said = self.predictor(torch.cat([seen.repeat_interleave(t, 0), asked], 1), real)[:, -m:]
-        return self.widen(said).view(b, t * m, -1)
+        seen, places = self.encoder(x, keep=context).tokens, self.encoder.tokenizer.places(x)
+        said: Tensor = self.predictor(seen, context, target, places, valid)
+        return said
 
     def target(self, x: Input) -> Float[Tensor, "b n d"]:
         return standardise_tokens(self.teacher(x).tokens)
