@@ -14,6 +14,8 @@ from PIL import Image
 import headwater as hw
 from headwater.api import contenders
 from headwater.api.matrix import check_whole
+from headwater.api.pretrain import probe
+from headwater.api.recipe import recipe_for
 from headwater.core.errors import RequestError, Unreadable
 from headwater.core.rng import Rng
 from headwater.core.types import Batch, Ragged, alone
@@ -162,6 +164,12 @@ def test_pairs_are_split_as_pairs_so_that_held_out_stays_held_out(
         found = hw.evaluate(hw.load(run.path, modality), source, labels_per_class=[1], baselines=[], draws=1)
         assert asked[-2:] == [seen, held_out]
         assert found["data"]["fingerprint"] == source.fingerprint
+
+
+def test_what_the_health_check_looks_at_are_real_samples(tmp_path: Path) -> None:
+    every = hw.open(apart(tmp_path / "data"), missing=True)
+    looked_at = probe(every, recipe_for(clip, every.spec, 8, 0))
+    assert {m: len(x) for m, x in looked_at.items()} == {"image": 7, "text": 7}
 
 
 def test_methods_that_need_every_modality_refuse_and_clip_does_not(tmp_path: Path) -> None:

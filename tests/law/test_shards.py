@@ -176,7 +176,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_reading_shards_keeps_memory_flat(tmp_path: Path) -> None:
-    source = hw.open(shards(tmp_path / "data", n=2, each=400) / "shard-*.tar")
+    source = hw.open(shards(tmp_path / "data", n=2, each=150) / "shard-*.tar")
     for i in range(50):
         source.read(i)
     tracemalloc.start()
