@@ -170,6 +170,27 @@ class ScoreMask:
 
 
 @dataclass(frozen=True)
+class WeightedMask:
+    """Keep positions drawn one after the other, each with a chance in proportion to its weight (MaskAlign).
+
+    Of n positions int(n (1 - ratio)) are kept.
+    """
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        _check_ratio("WeightedMask", self.ratio)
+
+    def pick(self, weight: Float[Tensor, "b n"], rng: Rng, valid: Valid = None) -> Mask:
+        b, n = weight.shape
+        count = n - int(n * (1 - self.ratio) + 1e-9)
+        n_hidden("WeightedMask", count / n, n)
+        # whoever's exponential clock rings first is drawn first: one pass, and the same chances
+        clock = -(1 - rng.rand(b, n)).log() / weight.clamp(min=1e-12)
+        return hide(clock.argsort(1).argsort(1) / n, count, valid)
+
+
+@dataclass(frozen=True)
 class VaryingRatio:
     """`mask` with a ratio drawn uniformly from `ratio` for every batch (iBOT); its own is not used."""
 
