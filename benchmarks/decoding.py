@@ -65,7 +65,7 @@ def series(path: Path, draw: Draw) -> None:
 
 
 def cloud(path: Path, draw: Draw) -> None:
-    trimesh.PointCloud(draw.normal(0, 1, (4096, 3))).export(path)
+    trimesh.PointCloud(draw.normal(0, 1, (20_000, 3))).export(path)
 
 
 def graph(path: Path, draw: Draw) -> None:
@@ -110,7 +110,7 @@ def bare_slices(path: Path) -> Any:
 
 def bare_series(path: Path) -> Any:
     table = pyarrow.csv.read_csv(path)
-    return np.stack([c.to_numpy() for c in table.columns])
+    return np.stack([c.to_numpy() for c in table.columns]).astype(np.float32)
 
 
 # what: ending, prefix of `hw.open`, how a file is made, the bare call
@@ -124,9 +124,9 @@ KINDS: dict[str, tuple[str, str, Callable[[Path, Draw], None], Callable[[Path], 
     "NIfTI": (".nii", "", volume, lambda p: nibabel.load(p).get_fdata(dtype=np.float32)),
     "DICOM": ("", "volume:", slices, bare_slices),
     "CSV series": (".csv", "series:", series, bare_series),
-    "PLY": (".ply", "", cloud, lambda p: np.asarray(trimesh.load(p).vertices)),
+    "PLY": (".ply", "", cloud, lambda p: np.array(trimesh.load(p).vertices.T, np.float32, order="C")),
     "GraphML": (".graphml", "", graph, networkx.read_graphml),
-    "text": (".txt", "text:", text, lambda p: np.frombuffer(p.read_bytes(), np.uint8)),
+    "text": (".txt", "text:", text, lambda p: torch.tensor([*p.read_bytes(), 256])),
 }
 
 

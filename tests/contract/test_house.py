@@ -48,7 +48,7 @@ def test_files_can_be_read_in_one_sitting(path: Path) -> None:
 
 def test_the_core_stays_small() -> None:
     code = [line for p in (SOURCE / "core").glob("*.py") for line in p.read_text().splitlines()]
-    assert len(code) < 400
+    assert len(code) < 450
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)

@@ -1,6 +1,7 @@
 """Sounds as float32 [c t] at one sampling rate: WAV, FLAC, OGG, MP3 and whatever else libsndfile reads; or arrays."""
 
 import io
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class AudioReader(Reader):
     seconds: float = 10.0
     mix: bool = True
     modality = "audio"
+    streams = True
     endings = frozenset({"wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au"})
 
     def __post_init__(self) -> None:
@@ -44,6 +46,9 @@ class AudioReader(Reader):
 
     def decode(self, data: bytes, item: str) -> Float32[Tensor, "c t"]:
         return self._read(io.BytesIO(data), item, 0, 1)
+
+    def stream(self, file: BufferedIOBase, item: str) -> Float32[Tensor, "c t"]:
+        return self._read(file, item, 0, 1)
 
     def pieces(self, file: BufferedIOBase) -> int:
         soundfile = _soundfile()
@@ -64,7 +69,7 @@ class AudioReader(Reader):
             raise Unreadable(item, "the file is empty (zero bytes)")
         file.seek(0)
         try:
-            with soundfile.SoundFile(file) as sound:
+            with soundfile.SoundFile(_handle(file), closefd=False) as sound:
                 rate, length = sound.samplerate, sound.frames // n
                 if k:
                     sound.seek(k * length)
@@ -186,6 +191,16 @@ def resampled(values: np.ndarray, rate: int, wanted: int) -> np.ndarray:
             f"Sounds at {rate} Hz are read at {wanted} Hz, which needs soxr: pip install 'headwater[audio]'"
         ) from error
     return np.ascontiguousarray(soxr.resample(values.T, rate, wanted).T)
+
+
+def _handle(file: BufferedIOBase) -> Any:
+    """The number of a file of this machine, from which libsndfile reads without asking Python for each block."""
+    try:
+        number = file.fileno()
+    except OSError:
+        return file
+    os.lseek(number, 0, os.SEEK_SET)
+    return number
 
 
 def _soundfile() -> Any:

@@ -124,7 +124,10 @@ class FileSource(Source):
 
     def read(self, i: int) -> dict[str, Sample]:
         j, k, _ = self._at(i)
-        if self._first is None:
+        if self._first is None and self.reader.streams:
+            with self.store.open(j) as file:
+                x = self.reader.stream(file, self.id(i))
+        elif self._first is None:
             x = self.reader.decode(self.store.load(j), self.id(i))
         else:
             with self.store.open(j) as file:

@@ -7,6 +7,7 @@ many bands, and pixels without a value, are the business of `raster`; DICOM is t
 """
 
 import io
+import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ from io import BufferedIOBase
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
@@ -103,7 +105,21 @@ def _as_array(image: Image.Image) -> np.ndarray:
         image = image.convert("RGB")
     if len(image.getbands()) == 1:
         return depth(np.array(image))[None]
-    return np.stack([np.asarray(band) for band in image.split()])  # quicker than transposing [h w c]
+    return _planes(image)
+
+
+def _planes(image: Image.Image) -> UInt8[np.ndarray, "c h w"]:
+    """The bands of a picture of several, taken one by one out of Pillow's own memory, which holds four bytes a pixel."""
+    bands, shape = len(image.getbands()), (image.height, image.width)
+    try:
+        held = pa.array(image).values
+    except ValueError:  # a very large picture lies there in several blocks
+        return np.stack([np.asarray(band) for band in image.split()])
+    pixels = np.frombuffer(held.buffers()[1], np.uint8, 4 * math.prod(shape), held.offset).reshape(*shape, 4)
+    out = np.empty((bands, *shape), np.uint8)
+    for band in range(bands):
+        out[band] = pixels[..., band]
+    return out
 
 
 def _deep_png(data: bytes, item: str) -> np.ndarray:

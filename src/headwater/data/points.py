@@ -41,9 +41,10 @@ class PointsReader(Reader):
             points = _mesh(data, ending, item)
         if points.ndim != 2 or points.shape[1] < 3 or not len(points):
             raise Unreadable(item, f"points are rows of x y z and more; this holds an array of shape {points.shape}")
-        if not np.isfinite(points).all():
+        values = np.array(points.T, np.float32, order="C")
+        if not np.isfinite(values).all():
             raise Unreadable(item, "some coordinates are no finite numbers")
-        return torch.from_numpy(np.ascontiguousarray(points.T.astype(np.float32)))
+        return torch.from_numpy(values)
 
 
 def _array(data: bytes, item: str) -> np.ndarray:

@@ -20,11 +20,16 @@ class Reader(ABC):
     endings: ClassVar[frozenset[str]]
     named: ClassVar[frozenset[str]] = frozenset()  # endings that it reads too where the user names its modality
     slices: ClassVar[frozenset[str]] = frozenset()  # files of which a whole folder is one item, packed together
+    streams: ClassVar[bool] = False  # `stream` reads a file more quickly than `decode` its bytes
     beside: ClassVar[frozenset[str]] = frozenset()  # files that belong to one of `endings` with the same stem
 
     @abstractmethod
     def decode(self, data: bytes, item: str) -> Sample:
         """The whole file. Raises `Unreadable(item, why)`."""
+
+    def stream(self, file: BufferedIOBase, item: str) -> Sample:
+        """The whole file, from itself. Raises `Unreadable(item, why)`."""
+        return self.decode(file.read(), item)
 
     def pieces(self, file: BufferedIOBase) -> int:
         """How many items a file is cut into, its header read alone where that tells; 1 for a damaged one."""

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ class VolumeReader(Reader):
 
     def decode(self, data: bytes, item: str) -> Float32[Tensor, "c d h w"]:
         values, spacing = raw(data, item)
-        x = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+        x = torch.from_numpy(np.array(values, np.float32, order="C"))
         if self.spacing is None or spacing is None or same(spacing, self.spacing):
             return x
         scale = [s / w for s, w in zip(spacing, self.spacing, strict=True)]
@@ -111,9 +112,13 @@ def raw(data: bytes, item: str) -> tuple[np.ndarray, Spacing | None]:
 def _nifti(data: bytes, item: str) -> tuple[np.ndarray, Spacing | None]:
     nibabel = _nibabel()
     try:
-        found = nibabel.Nifti1Image.from_bytes(data)
-        values = np.asarray(found.dataobj, np.float32)
-        zooms = found.header.get_zooms()
+        header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(data))
+        shape, zooms = header.get_data_shape(), header.get_zooms()
+        values = np.frombuffer(data, header.get_data_dtype(), math.prod(shape), int(header.get_data_offset()))
+        values = values.reshape(shape, order="F")
+        slope, intercept = header.get_slope_inter()
+        if slope is not None and (slope, intercept) != (1.0, 0.0):
+            values = values.astype(np.float64) * slope + intercept
     except Exception as error:  # nibabel raises many kinds on damaged files
         raise Unreadable(item, f"the file is no whole NIfTI volume ({type(error).__name__})") from error
     if values.ndim not in (3, 4):
