@@ -76,3 +76,15 @@ def with_sentinels(text: Ragged, hidden: Bool[Tensor, "b n"], first: int, end: i
     written = torch.stack([sentinel, x], 2).flatten(1)
     told = torch.stack([begins, hidden], 2).flatten(1)
     return source, packed(F.pad(written, (0, 1), value=end), F.pad(told, (0, 1), value=True), most + 1)
+
+
+def without_stretch(text: Ragged, length: int, least: int, rng: Rng) -> tuple[Ragged, Bool[Tensor, "b n"]]:
+    """Each text with one random stretch of `length` tokens taken out for a single one, which is marked; the last token of
+    a text ends it and stays, and a text of fewer than `least` tokens before it stays whole."""
+    body, n = text.extent - 1, text.values.shape[1]
+    at = torch.arange(n, device=text.values.device)
+    start = (rng.rand(len(text), 1) * (body - length + 1)).long().minimum(body - length)
+    start = start.masked_fill(body < max(least, length), n)
+    kept = (at < text.extent) & ((at <= start) | (at >= start + length))
+    left = packed(text.values, kept, n)
+    return left, (at == start)[:, : left.values.shape[1]]
