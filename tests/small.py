@@ -1,5 +1,7 @@
 """Encoders and batches small enough to test every method with."""
 
+from dataclasses import replace
+
 import torch
 
 from headwater.core.rng import Rng
@@ -56,6 +58,12 @@ def table() -> Encoder:
     return TokenEncoderConfig(
         tokenizer=TableTokenizerConfig(columns=6, categories=(0, 0, 0, 0, 3, 2)), trunk=TRUNK
     ).build()
+
+
+def tjepa() -> Encoder:
+    """The same columns, post-norm, and a regularisation token."""
+    tokenizer = TableTokenizerConfig(columns=6, categories=(0, 0, 0, 0, 3, 2))
+    return TokenEncoderConfig(tokenizer=tokenizer, trunk=replace(TRUNK, norm="post"), registers=1).build()
 
 
 def points() -> Encoder:

@@ -1,5 +1,6 @@
 """The catalogue as tests walk it: every method that learns by gradient, built small."""
 
+import functools
 from types import ModuleType
 
 import torch
@@ -11,7 +12,9 @@ from tests import small
 METHODS = catalogue.methods()
 BEGINS = {
     "crate-micro": small.crate,
+    "nope-micro": functools.partial(small.vit, position="none"),
     "t5-micro": small.t5,
+    "tjepa-micro": small.tjepa,
 }  # by what a method begins with where it is another than usual
 
 

@@ -31,12 +31,13 @@ PAPER = Paper(
     title="Bootstrap Masked Visual Modeling via Hard Patches Mining",
     year=2023,
     arxiv="2312.13714",
-    differs="the hard share and the teacher's momentum change with every step, not with each pass over the data, and the "
-    "momentum rises over half of training (there 100 passes of 200); the loss predictor ends in one linear map to a number, where the "
-    "code averages 768 of them; cross-entropies are exact, without 1e-6 in the logarithms; the teacher copies what it "
-    "needs to judge, not the reconstructor; neither the absolute loss, which regresses the errors themselves, nor features "
-    "of EMA, DINO or CLIP as targets. Of the video model only the paper tells, not the code (unverified): here it learns "
-    "from everything made of tokens. The count of the hidden is rounded down, where MAE's code rounds that of the seen.",
+    differs="the hard share and the teacher's momentum change with every step, not once a round through the data, and the "
+    "momentum rises over the first half of training: 100 rounds of 200; the loss predictor ends in one linear map to a "
+    "number, where the code averages 768 of them; cross-entropies are exact, without 1e-6 in the logarithms; the teacher "
+    "copies what it needs to judge, not the reconstructor; neither the absolute loss, which regresses the errors "
+    "themselves, nor features of EMA, DINO or CLIP as targets. Of the video model only the paper tells, not the code "
+    "(unverified): here it learns from everything made of tokens. The count of "
+    "the hidden is rounded down, where MAE's code rounds that of the seen.",
 )
 
 
