@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from headwater.core.errors import RequestError, spelled, unknown
@@ -87,6 +88,7 @@ VIT = {
     "vit-large": (1024, 24, 16),
     "vit-huge": (1280, 32, 16),
 }
+NOPE = {name.replace("vit", "nope"): size for name, size in VIT.items()}  # the same, with no positions (MP3, 2022)
 # width, depth, heads (Pai et al., 2024, from tiny on)
 CRATE = {
     "crate-micro": (96, 4, 3),
@@ -96,6 +98,8 @@ CRATE = {
     "crate-base": (768, 12, 12),
     "crate-large": (1024, 24, 16),
 }
+# width, depth, heads: post-norm, with a regularisation token (Thimonier et al., 2024)
+TJEPA = {"tjepa-micro": (64, 4, 8)}
 # widths, depths, stem stride
 RESNET = {
     "resnet-micro": ((16, 32, 64), (1, 1, 1), 1),
@@ -155,7 +159,8 @@ GRAPHNET = {"gin-micro": (96, 4), "gin-nano": (192, 5), "gat-micro": (96, 3), "g
 
 
 def names() -> list[str]:
-    return [*VIT, *CRATE, *RESNET, *CONVNEXT, *SWIN, *MIXER, *TTM, *PERCEPTRON, *CONFORMER, *WAV2VEC2, *T5, *GRAPHNET]
+    first = chain(VIT, NOPE, CRATE, TJEPA, RESNET, CONVNEXT, SWIN, MIXER, TTM)
+    return [*first, *PERCEPTRON, *CONFORMER, *WAV2VEC2, *T5, *GRAPHNET]
 
 
 def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
@@ -166,7 +171,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     """
     kind, _, patch = spelled(name).partition("/")
     known = MODALITIES[modality]
-    if patch and not patch.isdigit() and (patch not in known.others or kind not in (*VIT, *CRATE, *CONFORMER)):
+    if patch and not patch.isdigit() and (patch not in known.others or kind not in (*VIT, *NOPE, *CRATE, *CONFORMER)):
         also = f", or {' or '.join(known.others)}" if known.others else ""
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16{also}."
@@ -197,7 +202,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         nodes = known.tokenizer(facts, 0)
         assert isinstance(nodes, GraphTokenizerConfig)
         return GraphNetConfig(tokenizer=nodes, dim=dim, depth=depth, layer="gin" if kind.startswith("gin") else "gat")
-    if kind in VIT or kind in CRATE:
+    if kind in (*VIT, *NOPE, *CRATE, *TJEPA):
         tokenizer = known.others[patch](facts) if patch in known.others else known.tokenizer(facts, int(patch or 0))
         return _of_tokens(kind, tokenizer)
     if kind not in RESNET and kind not in CONVNEXT:
@@ -216,12 +221,16 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
 
 def _of_tokens(kind: str, tokenizer: TokenizerConfig) -> TokenEncoderConfig:
     """CRATE's class token takes part in its attention as the paper has it."""
-    dim, depth, heads = {**VIT, **CRATE}[kind]
+    dim, depth, heads = {**VIT, **NOPE, **CRATE, **TJEPA}[kind]
     if kind in CRATE:
         return TokenEncoderConfig(
             tokenizer=tokenizer, trunk=CrateConfig(dim=dim, depth=depth, heads=heads), class_token=True
         )
-    return TokenEncoderConfig(tokenizer=tokenizer, trunk=TransformerConfig(dim=dim, depth=depth, heads=heads))
+    if kind in TJEPA:
+        trunk = TransformerConfig(dim=dim, depth=depth, heads=heads, eps=1e-5, norm="post")
+        return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, registers=1)
+    trunk, position = TransformerConfig(dim=dim, depth=depth, heads=heads), "none" if kind in NOPE else "sincos"
+    return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, position=position)
 
 
 def _swin(kind: str, facts: Mapping[str, Any], patch: int) -> SwinConfig:
@@ -287,9 +296,9 @@ def _wav2vec2(name: str, facts: Mapping[str, Any]) -> SpeechEncoderConfig:
 
 
 def to_json(config: Any) -> Any:
-    """A tree of frozen dataclasses as plain JSON."""
+    """A tree of frozen dataclasses as plain JSON. "kind" says which class each is; a field of that name becomes "kind_"."""
     if is_dataclass(config):
-        content = {f.name: to_json(getattr(config, f.name)) for f in fields(config)}
+        content = {"kind_" if f.name == "kind" else f.name: to_json(getattr(config, f.name)) for f in fields(config)}
         return {"kind": type(config).__name__.removesuffix("Config"), **content}
     return [to_json(v) for v in config] if isinstance(config, tuple) else config
 
@@ -304,7 +313,7 @@ def from_json(value: Any, kinds: Mapping[str, type[Any]] = KINDS) -> Any:
     kind = kinds.get(value.get("kind", ""))
     if kind is None:
         raise unknown("architecture", str(value.get("kind")), kinds)
-    given = {k: from_json(v, kinds) for k, v in value.items() if k != "kind"}
+    given = {"kind" if k == "kind_" else k: from_json(v, kinds) for k, v in value.items() if k != "kind"}
     known = [f.name for f in fields(kind)]
     for name in given:
         if name not in known:

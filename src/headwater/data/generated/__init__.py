@@ -9,6 +9,7 @@ from headwater.data.generated import (
     clouds,
     detection,
     fields,
+    heartbeats,
     motifs,
     sales,
     scenes,
@@ -33,6 +34,7 @@ SETS: Mapping[str, Callable[[str], Source]] = {
     **detection.SETS,
     **fields.SETS,
     **seasons.SETS,
+    **heartbeats.SETS,
 }
 
 # the set that stands for each modality in tests and measurements
