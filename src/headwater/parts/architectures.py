@@ -214,8 +214,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     shape = {"modality": modality, "channels": facts["channels"], "rank": known.rank}
     widths, depths, stem = RESNET[kind] if kind in RESNET else CONVNEXT[kind]
     if kind in RESNET:
-        narrow = kind in BOTTLENECK
-        return ResNetConfig(**shape, widths=widths, depths=depths, stem_stride=stem, bottleneck=narrow)
+        return ResNetConfig(**shape, widths=widths, depths=depths, stem_stride=stem, bottleneck=kind in BOTTLENECK)
     return ConvNeXtConfig(**shape, widths=widths, depths=depths, stem_stride=stem)
 
 
