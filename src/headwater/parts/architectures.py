@@ -228,8 +228,8 @@ def _of_tokens(kind: str, tokenizer: TokenizerConfig) -> TokenEncoderConfig:
     if kind in TJEPA:
         trunk = TransformerConfig(dim=dim, depth=depth, heads=heads, eps=1e-5, norm="post")
         return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, registers=1)
-    trunk, position = TransformerConfig(dim=dim, depth=depth, heads=heads), "none" if kind in NOPE else "sincos"
-    return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, position=position)
+    trunk = TransformerConfig(dim=dim, depth=depth, heads=heads)
+    return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, position="none" if kind in NOPE else "sincos")
 
 
 def _swin(kind: str, facts: Mapping[str, Any], patch: int) -> SwinConfig:

@@ -123,7 +123,7 @@ class Transformer(nn.Module):
         last, block = max(1, config.depth - 1), PostBlock if config.norm == "post" else Block
         self.blocks = nn.ModuleList(block(config, config.drop_path * i / last) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=config.eps) if config.norm == "pre" else nn.Identity()
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(
         self,
@@ -240,7 +240,7 @@ def mlp(config: TransformerConfig) -> nn.Sequential:
     return nn.Sequential(nn.Linear(config.dim, rise), activation(config.activation), nn.Linear(hidden, config.dim))
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
