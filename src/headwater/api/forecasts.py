@@ -15,7 +15,6 @@ from headwater.core.rng import Rng
 from headwater.core.types import Batch, Step
 from headwater.data.source import Source
 
-Array = Float[np.ndarray, "n c t"]
 CLEAR = 0.3  # an autocorrelation from which on a season is believed
 
 
@@ -33,10 +32,10 @@ class Forecasts:
 
     ids: tuple[str, ...]
     channels: tuple[str, ...]
-    past: Array
-    values: Array
-    truth: Array
-    seasonal: Array
+    past: Float[np.ndarray, "n c s"]
+    values: Float[np.ndarray, "n c h"]
+    truth: Float[np.ndarray, "n c h"]
+    seasonal: Float[np.ndarray, "n c h"]
     seasons: Int[np.ndarray, "n c"]
     unreadable: tuple[tuple[str, str], ...] = ()
 
@@ -104,12 +103,12 @@ def forecasts(
     aims = [k for k in range(cut.shape[1]) if k not in known]
     steps = steps or horizon
     past, truth = cut[:, aims, :length], cut[:, aims, length : length + steps]
-    seasons = np.array([[season or period(channel) for channel in one] for one in past])
+    seasons = [[season or period(channel) for channel in one] for one in past]
     repeated = np.stack(
         [[repeat(c, m, steps) for c, m in zip(*o, strict=True)] for o in zip(past, seasons, strict=True)]
     )
     channels = tuple(str(named[k]) for k in aims)
-    return Forecasts(tuple(ids), channels, past, said[:, aims, :steps], truth, repeated, seasons, tuple(bad))
+    return Forecasts(tuple(ids), channels, past, said[:, aims, :steps], truth, repeated, np.array(seasons), tuple(bad))
 
 
 def whole(source: Source) -> Source:
@@ -145,7 +144,7 @@ def _cut(
 
 
 def _said(
-    method: Any, cut: Array, length: int, horizon: int, known: Sequence[int], batch_size: int
+    method: Any, cut: Float[np.ndarray, "n c t"], length: int, horizon: int, known: Sequence[int], batch_size: int
 ) -> Float[np.ndarray, "n c h"]:
     device = next(method.parameters()).device
     seen = torch.from_numpy(cut if known else cut[..., :length]).float()
@@ -175,7 +174,7 @@ def period(channel: Float[np.ndarray, " t"]) -> int:
     if not peaks:
         return 1
     best = max(r[k] for k in peaks)
-    return next(k for k in peaks if r[k] > 0.9 * best)  # of peaks that are alike the first: its multiples are as high
+    return next(k for k in peaks if r[k] > 0.8 * best)  # of peaks that are alike the first: its multiples are as high
 
 
 def repeat(channel: Float[np.ndarray, " t"], season: int, steps: int) -> Float[np.ndarray, " h"]:

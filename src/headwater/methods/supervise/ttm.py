@@ -41,7 +41,8 @@ class Config:
     dropout     of the decoder and the head
     mixing      channels mix in the decoder
     known       numbers of the channels whose future is known (exogenous); the others are forecast
-    reconcile   each forecast is corrected by so many steps on either side in all channels, known ones among them; 0: is not
+    reconcile   each forecast is corrected by so many steps on either side in all channels, known ones among them; 0: by
+                one where some are known, otherwise not at all
     frozen      only the decoder and what follows learn
     """
 
@@ -57,10 +58,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise RequestError(f"Config.horizon must be at least 1 step; got {self.horizon}.")
-        if self.known and not self.reconcile:
-            raise RequestError(
-                "Config.known needs reconcile: steps around each forecast at which known channels are looked at."
-            )
+
+    @property
+    def around(self) -> int:
+        """Steps on either side that a correction looks at; known channels are looked at in any case."""
+        return self.reconcile or int(bool(self.known))
 
     def viewed(self, kit: ViewKit) -> "Config":
         return self
@@ -91,13 +93,13 @@ class TTM(Method):
             )
         self.targets = [k for k in range(shape.channels) if k not in config.known]
         self.decoder = MixerDecoder(shape, config.dim, config.depth, config.dropout, config.mixing)
-        across = ReconcileConfig(targets=len(self.targets), known=len(config.known), around=config.reconcile)
+        across = ReconcileConfig(targets=len(self.targets), known=len(config.known), around=config.around)
         self.forecaster = ForecasterConfig(
             tokens=shape.tokens,
             dim=config.dim,
             horizon=config.horizon,
             dropout=config.dropout,
-            reconcile=across if config.reconcile else None,
+            reconcile=across if config.around else None,
         ).build()
         if config.frozen:
             encoder.requires_grad_(False)
@@ -114,13 +116,13 @@ class TTM(Method):
     ) -> Float[Tensor, "b k h"]:
         """Of the channels that are not known, in the scale of normalised channels; only known ones of `future` are seen."""
         config, kind = self.config, self.encoder.config.scaling
-        if past.shape[1] != self.encoder.config.channels and (config.mixing or config.reconcile):
+        if past.shape[1] != self.encoder.config.channels and (config.mixing or config.around):
             raise RequestError(
                 f"This TTM looks across {self.encoder.config.channels} channels; these series have {past.shape[1]}."
             )
         features = self.decoder(self.encoder.mix(self.encoder.cut(scaled(past, kind)), resolution))
         away, scale = moments(past, kind)
-        if not config.reconcile:
+        if not config.around:
             return self.forecaster(features, away, scale)[0]
         ordered = [*self.targets, *config.known]
         known = future[:, list(config.known)].nan_to_num(0.0) if future is not None and config.known else None
