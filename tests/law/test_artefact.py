@@ -10,22 +10,23 @@ import torch
 from headwater.core.errors import RequestError
 from headwater.engine.artefact import Card, load_encoder, save_encoder
 from headwater.parts import architectures
-from headwater.parts.architectures import (
+from headwater.parts.architectures import from_json, named, names, to_json
+from headwater.parts.modalities import patch_for
+from headwater.parts.sizes import (
     CONFORMER,
     CONVNEXT,
+    CRATE,
     GRAPHNET,
     MIXER,
+    NOPE,
     PERCEPTRON,
     RESNET,
     SWIN,
+    TJEPA,
+    TTM,
     VIT,
     WAV2VEC2,
-    from_json,
-    named,
-    names,
-    to_json,
 )
-from headwater.parts.modalities import patch_for
 
 IMAGE = {"channels": 3, "size": (32, 32)}
 
@@ -54,7 +55,14 @@ def test_every_named_encoder_survives_the_way_to_json_and_back(name: str) -> Non
         "audio": {"rate": 8000, "channels": 1, "length": 4000},
     }
     reads = {"image": [*VIT, *RESNET, *CONVNEXT, *SWIN], "series": [*VIT, *RESNET, *CONVNEXT, *MIXER]}
-    reads |= {"table": [*VIT, *PERCEPTRON], "graph": [*GRAPHNET], "audio": [*VIT, *CONFORMER, *WAV2VEC2]}
+    reads |= {"table": [*VIT, *PERCEPTRON], "audio": [*VIT, *CONFORMER, *WAV2VEC2]}
+    reads = {m: [*known, *NOPE, *CRATE, *TJEPA] for m, known in reads.items()} | {"graph": [*GRAPHNET]}
+    reads["series"] += [*TTM]
+    reads |= {
+        "table": [*VIT, *NOPE, *CRATE, *TJEPA, *PERCEPTRON],
+        "graph": [*GRAPHNET],
+        "audio": [*VIT, *NOPE, *CRATE, *TJEPA, *CONFORMER, *WAV2VEC2],
+    }
     for modality in (m for m in facts if name in reads[m]):
         config = named(name, modality, facts[modality])
         assert from_json(json.loads(json.dumps(to_json(config)))) == config

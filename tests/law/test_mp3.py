@@ -16,13 +16,12 @@ from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.masks import RandomMask, where_hidden
 from headwater.parts.tokens import GridTokenizerConfig
 from headwater.parts.transformer import TransformerConfig
-from headwater.parts.views import CentreCrop
 from tests.small import audio, batch, step, vit
 
 
 def build(**changes: object) -> mp3.MP3:
     torch.manual_seed(0)
-    method = replace(mp3.TINY, view=CentreCrop(16, 1.0), **changes).build({"image": vit(position="none")})
+    method = replace(mp3.TINY, positions=16, **changes).build({"image": vit(position="none")})
     for p in method.parameters():
         if p.ndim > 1:
             nn.init.normal_(p, std=0.3)  # so that what does not depend on something does not for a reason

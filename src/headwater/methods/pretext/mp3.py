@@ -22,7 +22,7 @@ from headwater.core.verbs import Encoder, Method, Paper
 from headwater.parts.encoders import TokenEncoder, only_tokens
 from headwater.parts.losses import masked_mean
 from headwater.parts.masks import RandomMask, where_hidden
-from headwater.parts.views import Crop, View
+from headwater.parts.views import CentreCrop, Crop, View
 from headwater.parts.views.kit import ViewKit
 
 PAPER = Paper(
@@ -58,7 +58,7 @@ class Config:
 
 
 SMALL = Config(ratio=0.5, positions=256)
-TINY = Config(view=Crop(16), ratio=0.5, positions=16)
+TINY = Config(view=CentreCrop(16, 1.0), ratio=0.5, positions=64)
 
 
 def placeless(encoder: TokenEncoder) -> bool:
