@@ -190,6 +190,10 @@ def test_a_teacher_with_other_patches_sees_pictures_at_another_size():
     assert build().teacher.sized(x, tokenizer) is x
     assert method(batch(), step()).value.isfinite()
     assert [head.out_features for head in method.heads] == [24, 24, 24]
+    told = method.teacher.trace(sized)
+    mask = RandomMask(0.5)(8, (4, 4), Rng(0))
+    for target, tap in zip(method.target(told, mask), told[1:], strict=True):  # the last three of four
+        torch.testing.assert_close(target[:, 0], F.layer_norm(tap.out[:, 0], (24,)))
     method.config = replace(method.config, view=lambda x, rng: x)
     with pytest.raises(RequestError, match="unequal sizes"):
         method(Batch({"image": Ragged(x, torch.full((8, 2), 16))}), step())

@@ -4,10 +4,11 @@ Their tokens are the positions of the last feature map; they take no `keep`, sin
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headwater.core.errors import RequestError
@@ -43,6 +44,17 @@ class ResNetConfig:
         if self.bottleneck and any(w % 4 for w in self.widths):
             raise RequestError(f"ResNetConfig: bottleneck widths must divide by 4; got {self.widths}.")
 
+    @property
+    def stride(self) -> int:
+        """Positions of the input to one of the last feature map, along each axis."""
+        return (1 if self.stem_stride == 1 else 2 * self.stem_stride) << (len(self.widths) - 1)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """How many layers of the body stand up to the end of each stage."""
+        stem = 3 if self.stem_stride == 1 else 4
+        return tuple(stem + deep for deep in accumulate(self.depths))
+
     def build(self) -> "ConvNet":
         return ConvNet(self)
 
@@ -66,6 +78,16 @@ class ConvNeXtConfig:
     def __post_init__(self) -> None:
         _same_length(self)
 
+    @property
+    def stride(self) -> int:
+        """As in ResNetConfig."""
+        return self.stem_stride << (len(self.widths) - 1)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """As in ResNetConfig."""
+        return tuple(2 + 2 * stage + deep for stage, deep in enumerate(accumulate(self.depths)))
+
     def build(self) -> "ConvNet":
         return ConvNet(self)
 
@@ -87,11 +109,57 @@ class ConvNet(Encoder):
                 f"A convolutional encoder sees every position and cannot leave out tokens; "
                 f"this method needs an encoder made of tokens, such as --encoder vit-tiny ({self.modality})."
             )
+        tokens = self.maps(x)[-1].flatten(2).transpose(1, 2)
+        return Features(tokens, self.norm(tokens.mean(1)))
+
+    def maps(self, x: Input, seen: Bool[Tensor, "b ..."] | None = None) -> list[Float[Tensor, "b c ..."]]:
+        """The last feature map of each stage, the finest first.
+
+        `seen` divides the input into units, such as those that become one position of the last map; the encoder then works
+        on the seen ones alone. After every layer hidden positions are zero, and batch statistics are those of seen positions.
+        """
         dense = self.normalise(values(x))
         if self.config.rank == 2:
             dense = dense.contiguous(memory_format=torch.channels_last)
-        tokens = self.body(dense).flatten(2).transpose(1, 2)
-        return Features(tokens, self.norm(tokens.mean(1)))
+        dense, found = shown(dense, seen), []
+        for i, layer in enumerate(self.body, 1):
+            dense = applied(layer, dense, seen)
+            if i in self.config.ends:
+                found.append(dense)
+        return found
+
+
+def at(seen: Bool[Tensor, "b ..."], x: Float[Tensor, "b c ..."]) -> Bool[Tensor, "b ..."]:
+    """Which positions of a feature map are seen. Raises RequestError where units are not as large as each other."""
+    for axis, (wanted, units) in enumerate(zip(x.shape[2:], seen.shape[1:], strict=True), 1):
+        if wanted % units:
+            raise RequestError(
+                f"A feature map of {tuple(x.shape[2:])} does not divide into {tuple(seen.shape[1:])} units."
+            )
+        seen = seen.repeat_interleave(wanted // units, axis)
+    return seen
+
+
+def shown(x: Float[Tensor, "b c ..."], seen: Bool[Tensor, "b ..."] | None) -> Float[Tensor, "b c ..."]:
+    """Zero wherever it is hidden."""
+    return x if seen is None else x * at(seen, x)[:, None]
+
+
+def applied(layer: nn.Module, x: Float[Tensor, "b c ..."], seen: Bool[Tensor, "b ..."] | None) -> Tensor:
+    """A layer as in sparse convolution (SparK, 2023): hidden positions say nothing, hear nothing and do not count."""
+    if seen is None:
+        return layer(x)
+    if isinstance(layer, nn.Sequential):
+        for part in layer:
+            x = applied(part, x, seen)
+        return x
+    if isinstance(layer, Residual | ConvNeXtBlock):
+        return layer(x, seen)
+    if isinstance(layer, BATCH_NORM):
+        where, last = at(seen, x), x.movedim(1, -1)
+        real = layer(last[where].view(-1, x.shape[1], *[1] * (x.ndim - 2))).flatten(1)
+        return real.new_zeros(last.shape).index_put((where,), real).movedim(-1, 1)
+    return shown(layer(x), seen)
 
 
 class Residual(nn.Module):
@@ -115,8 +183,10 @@ class Residual(nn.Module):
             else nn.Sequential(conv(width_in, width, 1, stride, bias=False), norm(width))
         )
 
-    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b d ..."]:
-        return torch.relu(self.skip(x) + self.body(x))
+    def forward(
+        self, x: Float[Tensor, "b c ..."], seen: Bool[Tensor, "b ..."] | None = None
+    ) -> Float[Tensor, "b d ..."]:
+        return torch.relu(applied(self.skip, x, seen) + applied(self.body, x, seen))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -127,9 +197,11 @@ class ConvNeXtBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.gamma = nn.Parameter(torch.full((width,), layer_scale))
 
-    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+    def forward(
+        self, x: Float[Tensor, "b c ..."], seen: Bool[Tensor, "b ..."] | None = None
+    ) -> Float[Tensor, "b c ..."]:
         y = self.gamma * self.mlp(self.norm(self.spatial(x).movedim(1, -1)))
-        return x + y.movedim(-1, 1)
+        return x + shown(y.movedim(-1, 1), seen)
 
 
 class ChannelNorm(nn.Module):
