@@ -21,7 +21,7 @@ from tests.small import audio, batch, step, vit
 
 def build(**changes: object) -> mp3.MP3:
     torch.manual_seed(0)
-    method = replace(mp3.TINY, positions=16, **changes).build({"image": vit(position="none")})
+    method = replace(mp3.TINY, **{"positions": 16, **changes}).build({"image": vit(position="none")})
     for p in method.parameters():
         if p.ndim > 1:
             nn.init.normal_(p, std=0.3)  # so that what does not depend on something does not for a reason
