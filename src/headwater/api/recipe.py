@@ -13,6 +13,7 @@ from typing import Any
 from headwater.api import catalogue
 from headwater.api.matrix import check
 from headwater.core.errors import RequestError
+from headwater.core.verbs import Method
 from headwater.engine.fit import FitConfig
 from headwater.engine.optimise import AdamW
 from headwater.parts.architectures import EncoderConfig, named
@@ -53,9 +54,13 @@ def recipe_for(
     small = "image" not in spec or size <= SMALL_PICTURE
     config = module.SMALL if small else module.Config()
     photographs = "image" in facts and facts["image"]["channels"] == 3 and not facts["image"].get("own_unit")
-    if not (photographs and size == 224):
+    finer = getattr(
+        config, "finer", 1
+    )  # so many times finer than what its encoder sees are the method's views of pictures
+    if finer > 1 or not (photographs and size == 224):
         viewed = next((m for m in LOOKED_AT if m in facts), next(iter(facts)))
-        config = config.viewed(kit_for(viewed, facts[viewed]))
+        sides = {"size": (size * finer, size * finer)} if viewed == "image" else {}
+        config = config.viewed(kit_for(viewed, {**facts[viewed], **sides}))
         if hasattr(config, "viewed_modality"):
             config = replace(config, viewed_modality=viewed)
     if hasattr(config, "classes"):
@@ -66,9 +71,16 @@ def recipe_for(
         config = replace(config, classes=n_classes)
     if getattr(config, "horizon", 0) and "series" in facts:
         config, facts["series"] = forecasting(config, facts["series"])
-    wanted = {m: encoder or method.begins.get(m) or MODALITIES[m].encoder(f, method.tokens) for m, f in facts.items()}
-    encoders = {m: named(wanted[m], m, f) for m, f in facts.items()}
+    encoders = {m: named(encoder or beginning(method, m, f), m, f) for m, f in facts.items()}
     return Recipe(config, encoders, fit_for(small, n), size)
+
+
+def beginning(method: type[Method], modality: str, facts: Mapping[str, Any]) -> str:
+    """The name of the architecture to begin with: the method's, or the modality's own with the method's way to make tokens
+    where that alone is said, as `/groups`."""
+    own = MODALITIES[modality].encoder(facts, method.tokens)
+    wanted = method.begins.get(modality, "")
+    return own + wanted if wanted.startswith("/") else wanted or own
 
 
 def forecasting(config: Any, facts: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -36,7 +36,8 @@ class Method(nn.Module, ABC):
     together    how many modalities it learns from at once
     modalities  the only ones that it makes sense for; empty: all
     missing     it minds `Batch.present`: samples may lack a modality
-    begins      the architecture to begin with, by modality, where it is another than the modality's own
+    begins      the architecture to begin with, by modality, where it is another than the modality's own, such as t5-micro;
+                `/groups` is the modality's own with another way to make tokens
 
     A method of one modality keeps its encoder in `self.encoder`; others override `encoders`.
     """
