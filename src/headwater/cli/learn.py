@@ -7,6 +7,7 @@ import typer
 
 from headwater.cli import show as shown
 from headwater.cli.app import BatchSize, Data, Device, Json, Labels, Out, Seed, Set, Workers, app, emit, live, say
+from headwater.cli.reading import Read, opened
 
 
 @app.command()
@@ -26,14 +27,15 @@ def demo(
 
 
 @app.command()
-def doctor(data: Data, labels: Labels = None, workers: Workers = 2, as_json: Json = False) -> None:
+def doctor(data: Data, labels: Labels = None, read: Read = None, workers: Workers = 2, as_json: Json = False) -> None:
     """Look at data before spending time on it: what is in it, what is broken, what its statistics are.
 
     Example: headwater doctor --data photos/
     """
     from headwater.api.doctor import doctor as work
 
-    diagnosis = work(data, labels=labels, workers=workers)
+    source, labels = opened(data, labels, read)
+    diagnosis = work(source, labels=labels, workers=workers)
     emit(json.loads(diagnosis.to_json()), as_json, lambda _: print("\n".join(diagnosis.lines())))
 
 
@@ -52,6 +54,7 @@ def pretrain(
         str, typer.Option(help="A finished run of the same method, to go on with its heads and settings too.")
     ] = "",
     labels: Labels = None,
+    read: Read = None,
     holdout: Annotated[
         float, typer.Option(help="Share of the data never seen; `evaluate` tests on just that.", min=0.0, max=0.9)
     ] = 0.0,
@@ -75,9 +78,10 @@ def pretrain(
     """
     from headwater.api.pretrain import pretrain as work
 
+    source, labels = opened(data, labels, read)
     run = work(
         method,
-        data,
+        source,
         out=out,
         steps=steps,
         batch_size=batch_size,
@@ -106,6 +110,7 @@ def embed(
     data: Data,
     out: Out,
     labels: Labels = None,
+    read: Read = None,
     batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 256,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
     device: Device = "auto",
@@ -121,9 +126,10 @@ def embed(
 
     if dtype not in ("float16", "float32"):
         raise unknown("dtype", dtype, ["float16", "float32"])
+    source, labels = opened(data, labels, read)
     vectors = work(
         encoder,
-        data,
+        source,
         out=out,
         labels=labels,
         batch_size=batch_size,
@@ -141,6 +147,7 @@ def predict(
     run: Annotated[str, typer.Option("--encoder", "-e", help="A run folder.")],
     data: Data,
     out: Annotated[str, typer.Option("--out", "-o", help="A .parquet or .csv file; forecasts are drawn beside it.")],
+    read: Read = None,
     steps: Annotated[int, typer.Option(help="Forecasts: only so many steps.", min=0)] = 0,
     back: Annotated[
         int, typer.Option(help="Forecasts: begin so many steps before the end, where the truth is known.", min=0)
@@ -156,7 +163,8 @@ def predict(
     """
     from headwater.api.predict import predict as work
 
-    made = work(run, data, out=out, steps=steps, back=back, season=season, device=device, workers=workers)
+    source, _ = opened(data, None, read)
+    made = work(run, source, out=out, steps=steps, back=back, season=season, device=device, workers=workers)
     emit(shown.prediction(made, out), as_json, shown.print_prediction)
 
 
@@ -165,6 +173,7 @@ def evaluate(
     encoder: Annotated[str, typer.Option("--encoder", "-e", help="A run folder or an encoder folder.")],
     data: Data,
     labels: Labels = None,
+    read: Read = None,
     labels_per_class: Annotated[str, typer.Option(help="Label budgets, separated by commas.")] = "1,5,10,all",
     baselines: Annotated[str, typer.Option(help="Of raw, pca, random and scratch.")] = "raw,pca,random,scratch",
     draws: Annotated[int, typer.Option(help="Label draws per budget.", min=1)] = 5,
@@ -182,9 +191,10 @@ def evaluate(
     """
     from headwater.api.evaluate import evaluate as work
 
+    source, labels = opened(data, labels, read)
     result = work(
         encoder,
-        data,
+        source,
         labels=labels,
         labels_per_class=shown.budgets(labels_per_class),
         baselines=[b for b in baselines.split(",") if b],
@@ -205,6 +215,7 @@ def adapt(
     data: Data,
     out: Out,
     labels: Labels = None,
+    read: Read = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 128,
     seed: Seed = 0,
@@ -218,10 +229,11 @@ def adapt(
     """
     from headwater.api.adapt import adapt as work
 
+    source, labels = opened(data, labels, read)
     result = work(
         method,
         encoder,
-        data,
+        source,
         out=out,
         labels=labels,
         steps=steps,
