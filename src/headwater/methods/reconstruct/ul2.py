@@ -34,10 +34,11 @@ PAPER = Paper(
     year=2022,
     arxiv="2205.05131",
     differs="the encoder-decoder alone, not the decoder with a prefix; texts are not packed to one length, each is corrupted "
-    "by itself; span lengths are T5's random partition, not normally distributed (unverified), and the share of the end "
-    "that the S-denoiser takes is uniform with mean 25 % (unverified); AdamW with cosine decay instead of Adafactor with an "
-    "inverse square root (unverified); T5 1.1's gated GELU rather than SwiGLU unless the encoder has that; the encoder "
-    "that is handed on reads texts without a mode token.",
+    "by itself; span lengths are T5's random partition, not normally distributed (unverified); a text may begin with a span "
+    "and need not end with one, which matters where texts are short; the share of the end that the S-denoiser takes is "
+    "uniform with mean 25 % (unverified); AdamW with cosine decay instead of Adafactor with an inverse square root "
+    "(unverified); T5 1.1's gated GELU rather than SwiGLU unless the encoder has that; the encoder that is handed on reads "
+    "texts without a mode token.",
 )
 
 
