@@ -19,6 +19,7 @@ from headwater.api.pretrain import build
 from headwater.api.recipe import Recipe, recipe_for
 from headwater.core.errors import RequestError
 from headwater.core.types import Batch
+from headwater.core.verbs import Method
 from headwater.data import open as open_data
 from headwater.data.captioned import Captioned
 from headwater.data.generated import TWINS
@@ -38,9 +39,16 @@ REFUSED = [(row["method"], m) for row, m in TABLE if not row[m]]
 ITEMS, ROWS, STEPS = 32, 8, 30
 
 
+def data(modality: str, method: type[Method]) -> Source:
+    return items(modality, method.together > 1, method.together > 1 and modality in method.modalities)
+
+
 @cache
-def data(modality: str, paired: bool) -> Source:
-    """Some items of the generated twin; with captions that name their class for what learns from pairs."""
+def items(modality: str, paired: bool, measured: bool) -> Source:
+    """Some items of the generated twin; for what learns from pairs with captions that name their class, or pictures with
+    rows of a table about them."""
+    if measured:
+        return Subset(open_data("measured-shapes"), np.arange(ITEMS))
     seen = "image" if paired and modality == "text" else modality
     source = Subset(open_data(TWINS[seen]), np.arange(ITEMS))
     if not paired:
@@ -87,7 +95,7 @@ def test_every_modality_has_a_generated_twin() -> None:
 def test_it_learns_resumes_and_embeds(name: str, modality: str, tmp_path: Path) -> None:
     method = catalogue.method_class(catalogue.load(name))
     assert method is not None
-    source = data(modality, method.together > 1)
+    source = data(modality, method)
     module, made = catalogue.load(name), recipe(name, source)
     loader = Loader(source, ROWS)
     first = next(loader(0))
@@ -125,7 +133,7 @@ def test_what_it_cannot_learn_from_is_refused_with_the_reason(name: str, modalit
     module = catalogue.load(name)
     method = catalogue.method_class(module)
     assert method is not None
-    source = data(modality, method.together > 1)
+    source = data(modality, method)
     why = why_not(method, source.modalities)
     assert why
     assert method.__name__ in why

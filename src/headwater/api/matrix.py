@@ -45,14 +45,14 @@ def check(method: type[Method], modalities: Sequence[str]) -> None:
 
 def matrix() -> list[dict[str, str | bool]]:
     """One row per method that learns by gradient: for each modality, whether it learns from it. What learns from two at
-    once is asked about the modality together with captions."""
+    once is asked about the modality together with captions, or with the other that it takes."""
     rows: list[dict[str, str | bool]] = []
     for full in catalogue.methods():
         method = catalogue.method_class(catalogue.load(full))
         assert method is not None
         row: dict[str, str | bool] = {"method": catalogue.short(full), "folder": catalogue.folder(full)}
         for modality in MODALITIES:
-            others = [m for m in ("text", "image") if m != modality][: method.together - 1]
+            others = [m for m in method.modalities or ("text", "image") if m != modality][: method.together - 1]
             row[modality] = why_not(method, [modality, *others]) is None
         rows.append(row)
     return rows

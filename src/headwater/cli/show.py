@@ -57,7 +57,7 @@ def print_run(result: dict[str, Any]) -> None:
 
 
 def print_matrix(result: dict[str, Any]) -> None:
-    """A cross where a method learns from a modality; what learns from pairs is shown for the modality with captions."""
+    """A cross where a method learns from a modality; what learns from pairs is shown for the modality with another."""
     rows = result["rows"]
     columns = [c for c in rows[0] if c not in ("method", "folder")]
     wide = max(len(r["method"]) for r in rows)
