@@ -122,7 +122,7 @@ class TokenEncoder(TokenwiseEncoder):
         """
         tokens = self.embed(x, hidden, stand_in)
         tokens = tokens if keep is None else pick(tokens, keep)
-        return self.summarise(self.trunk(*self._entering(tokens, x, keep is None)), tokens.valid)
+        return self.summarise(self.trunk(*self.entering(tokens, x, keep is None)), tokens.valid)
 
     def embed(
         self, x: Input, hidden: Bool[Tensor, "b n"] | None = None, stand_in: Float[Tensor, " d"] | None = None
@@ -157,7 +157,7 @@ class TokenEncoder(TokenwiseEncoder):
     def trace(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> list[Tap]:
         """Each block's output, queries, keys and values; prefix tokens come first."""
         tokens = self.embed(x)
-        return self.trunk.trace(*self._entering(tokens if keep is None else pick(tokens, keep), x, keep is None))
+        return self.trunk.trace(*self.entering(tokens if keep is None else pick(tokens, keep), x, keep is None))
 
     def summarise(self, out: Float[Tensor, "b q d"], valid: Bool[Tensor, "b n"] | None) -> Features:
         prefix, tokens = out[:, : self.n_prefix], out[:, self.n_prefix :]
@@ -177,7 +177,7 @@ class TokenEncoder(TokenwiseEncoder):
             return tokens[torch.arange(len(tokens), device=tokens.device), valid.sum(1).clamp(min=1) - 1]
         return mean_of(tokens, valid)
 
-    def _entering(self, tokens: Tokens, x: Input, whole: bool) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor]]:
+    def entering(self, tokens: Tokens, x: Input, whole: bool) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor]]:
         """What the first block sees: prefix tokens first, then the others; and the biases of attention."""
         bias: list[Tensor] = []
         if len(self.relative):

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from headwater.core.types import Batch, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper
-from headwater.parts.distilling import across_views, by_size
+from headwater.parts.distilling import across_views, by_size, one_masked
 from headwater.parts.ema import Ema
 from headwater.parts.encoders import TokenwiseEncoder, only_tokens
 from headwater.parts.heads import DINOHeads
 from headwater.parts.losses import entropy, koleo, masked_mean, sinkhorn, soft_cross_entropy
-from headwater.parts.masks import BlockMask, MaskSampler, VaryingRatio, where_hidden
+from headwater.parts.masks import BlockMask, MaskSampler, VaryingRatio
 from headwater.parts.ragged import cat
 from headwater.parts.schedules import Cosine, Ramp, Schedule
 from headwater.parts.tokens import take
@@ -88,30 +88,24 @@ class DINOv2(Method):
     def loss(self, batch: Batch, step: Step) -> Loss:
         c, n_large = self.config, self.config.views.n_large
         views = c.views(batch.x[self.encoder.modality], step.rng)
-        b, large, small = len(views[0]), cat(views[:n_large]), views[n_large:]
-        grid, valid = self.encoder.tokenizer.grid(large), self.encoder.tokenizer.valid(large)
-        which = step.rng.randint(n_large, b)  # the large crop of each sample that is masked
-        masked = which * b + torch.arange(b, device=which.device)
-        mask = c.mask(b, grid, step.rng, None if valid is None else valid[masked])
-        hidden = torch.zeros(len(large), math.prod(grid), dtype=torch.bool, device=which.device)
-        hidden[masked] = where_hidden(mask)
+        large, small = cat(views[:n_large]), views[n_large:]
+        masked = one_masked(c.mask, large, n_large, self.encoder.tokenizer, step.rng)
 
         told = self.teacher(large)
-        said, said_patches = self.teacher_heads(told.pooled, take(told.tokens[masked], mask.drop))
+        said, said_patches = self.teacher_heads(told.pooled, take(told.tokens[masked.rows], masked.drop))
         heat = c.teacher_temperature(step.progress)
         target = sinkhorn(said, heat, step)
         target_patches = sinkhorn(said_patches.flatten(0, 1), heat, step).view_as(said_patches)
 
         frozen = step.progress < c.freeze
-        seen = self.encoder(large, hidden=hidden, stand_in=self.mask_token)
-        guess, guess_patches = self.heads(seen.pooled, take(seen.tokens[masked], mask.drop), frozen)
+        seen = self.encoder(large, hidden=masked.hidden, stand_in=self.mask_token)
+        guess, guess_patches = self.heads(seen.pooled, take(seen.tokens[masked.rows], masked.drop), frozen)
         crops = by_size(lambda v: self.heads.sample(self.encoder(v).pooled, frozen), small)
         logits = [z / c.student_temperature for z in [*guess.chunk(n_large), *crops]]
 
         dino = across_views(target.chunk(n_large), logits)
         error = soft_cross_entropy(target_patches, guess_patches / c.student_temperature)
-        counted = None if valid is None else valid[masked].gather(1, mask.drop)
-        ibot = masked_mean(error, counted, step.gather) / n_large  # a crop that hides nothing counts as zero
+        ibot = masked_mean(error, masked.counted, step.gather) / n_large  # a crop that hides nothing counts as zero
         spread = torch.stack([koleo(p, step.gather) for p in seen.pooled.chunk(n_large)]).sum()
         most = torch.tensor(math.log(c.prototypes))
         metrics = {"dino": dino.detach(), "ibot": ibot.detach(), "koleo": spread.detach()}

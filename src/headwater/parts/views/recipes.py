@@ -22,15 +22,15 @@ def byol_views(size: int) -> tuple[Chain, Chain]:
     return one(1.0, 0.0), one(0.1, 0.2)
 
 
-def dino_views(size: int = 224, small: int = 96, n_small: int = 8) -> MultiCrop:
-    """DINO (2021): two large crops, treated as BYOL's two views, and `n_small` of less than 0.4 of the picture."""
+def dino_views(size: int = 224, small: int = 96, n_small: int = 8, split: float = 0.4) -> MultiCrop:
+    """DINO (2021): two large crops, treated as BYOL's two views, and `n_small` of less than `split` of the picture."""
 
     def one(side: int, scale: tuple[float, float], *last: Retouch) -> Chain:
         return Chain(Crop(side, scale, kind="bicubic"), *_weak_colours(), *last)
 
-    first = one(size, (0.4, 1.0), Blur(p=1.0))
-    second = one(size, (0.4, 1.0), Blur(p=0.1), Solarise(p=0.2))
-    return MultiCrop((first, second), one(small, (0.05, 0.4), Blur(p=0.5)), n_large=2, n_small=n_small)
+    first = one(size, (split, 1.0), Blur(p=1.0))
+    second = one(size, (split, 1.0), Blur(p=0.1), Solarise(p=0.2))
+    return MultiCrop((first, second), one(small, (0.05, split), Blur(p=0.5)), n_large=2, n_small=n_small)
 
 
 def grey_view(size: int) -> Chain:
