@@ -8,6 +8,7 @@ from headwater.parts.views.colour import Blur, Colour, Grey
 from headwater.parts.views.compose import Chain, View
 from headwater.parts.views.graph import Thin
 from headwater.parts.views.image import Affine, Crop, Resize
+from headwater.parts.views.joint import JointCrop, JointScale
 from headwater.parts.views.points import Move, Part
 from headwater.parts.views.recipes import dino_views, grey_view, simclr_view
 from headwater.parts.views.series import Corrupt, Jitter, Scale, Shift, Warp
@@ -19,12 +20,14 @@ class ViewKit:
     """weak     keeps nearly everything: for methods whose own mask is the corruption
     strong   two of these should still be recognised as the same sample
     large    as `strong` with most of the sample, and `small` with a part of it: for multi-crop
+    joint    of pictures: carries along the boxes and masks that are marked on them
     """
 
     weak: View
     strong: View
     large: View
     small: View
+    joint: JointCrop | JointScale | None = None
 
 
 def pictures(size: int, channels: int, own_unit: bool = False) -> ViewKit:
@@ -35,7 +38,13 @@ def pictures(size: int, channels: int, own_unit: bool = False) -> ViewKit:
         return small_pictures(size, channels)
     crops = dino_views(size, max(32, size * 3 // 7 // 16 * 16))
     assert isinstance(crops.large, tuple)
-    return ViewKit(weak=Crop(size, (0.2, 1.0)), strong=simclr_view(size), large=crops.large[0], small=crops.small)
+    return ViewKit(
+        weak=Crop(size, (0.2, 1.0)),
+        strong=simclr_view(size),
+        large=crops.large[0],
+        small=crops.small,
+        joint=JointScale(size),
+    )
 
 
 def small_pictures(size: int, channels: int) -> ViewKit:
@@ -43,7 +52,11 @@ def small_pictures(size: int, channels: int) -> ViewKit:
     if channels == 1:
         strong = grey_view(size)
         return ViewKit(
-            weak=Chain(Resize(size), Affine(degrees=5.0, translate=0.05)), strong=strong, large=strong, small=strong
+            weak=Chain(Resize(size), Affine(degrees=5.0, translate=0.05)),
+            strong=strong,
+            large=strong,
+            small=strong,
+            joint=JointCrop(size, (0.6, 1.0), flip=0.0),
         )
     colour: tuple[View, ...] = (
         (Colour(0.4, 0.4, 0.4, 0.1, p=0.8), Grey(0.2)) if channels == 3 else (Colour(0.4, 0.4, p=0.8),)
@@ -53,6 +66,7 @@ def small_pictures(size: int, channels: int) -> ViewKit:
         strong=Chain(Crop(size, (0.2, 1.0)), *colour, Blur(p=0.2, kernel=3)),
         large=Chain(Crop(size, (0.4, 1.0)), *colour, Blur(p=0.2, kernel=3)),
         small=Chain(Crop(size, (0.1, 0.4)), *colour),
+        joint=JointCrop(size, (0.6, 1.0)),
     )
 
 
@@ -63,7 +77,13 @@ def rasters(size: int) -> ViewKit:
     def view(low: float, high: float) -> Chain:
         return Chain(Crop(size, (low, high)), Shift(0.2, relative=True), Jitter(0.1, relative=True))
 
-    return ViewKit(weak=Crop(size, (0.6, 1.0)), strong=view(0.2, 1.0), large=view(0.4, 1.0), small=view(0.1, 0.4))
+    return ViewKit(
+        weak=Crop(size, (0.6, 1.0)),
+        strong=view(0.2, 1.0),
+        large=view(0.4, 1.0),
+        small=view(0.1, 0.4),
+        joint=JointCrop(size, (0.6, 1.0)),
+    )
 
 
 def series(length: int) -> ViewKit:
