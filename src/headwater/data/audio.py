@@ -19,6 +19,7 @@ from headwater.data.reader import Reader
 from headwater.data.source import Source, digest
 
 RATE = 16_000  # Hz: what arrays are taken to be at that do not say
+WHOLE = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW"})  # whole numbers: always finite
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class AudioReader(Reader):
         try:
             with soundfile.SoundFile(_handle(file), closefd=False) as sound:
                 rate, length = sound.samplerate, sound.frames // n
+                whole = sound.subtype in WHOLE
                 if k:
                     sound.seek(k * length)
                 values = sound.read(length, dtype="float32", always_2d=True)
@@ -79,7 +81,7 @@ class AudioReader(Reader):
         if not len(values):
             raise Unreadable(item, "the sound has no samples")
         values = values.mean(1, keepdims=True) if self.mix and values.shape[1] > 1 else values
-        if not (np.isfinite(values.sum()) or np.isfinite(values).all()):  # the sum is quick, and may overflow
+        if not (whole or np.isfinite(values.sum()) or np.isfinite(values).all()):  # the sum is quick, and may overflow
             raise Unreadable(item, "the sound holds values that are not finite")
         return torch.from_numpy(resampled(values.T, rate, self.rate or rate))
 

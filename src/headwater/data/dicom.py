@@ -11,6 +11,7 @@ from headwater.data.raster import depth
 ENDINGS = frozenset({"dcm", "ima"})
 MAGIC = b"DICM"  # at byte 128
 GREY = ("MONOCHROME1", "MONOCHROME2")
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # transfer syntaxes: uncompressed, little endian
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # the last four become RGB as they are decoded
 
 
@@ -48,7 +49,26 @@ def stored(data: bytes) -> tuple[Any, np.ndarray]:
     except ImportError as error:
         raise RequestError("DICOM needs pydicom: pip install 'headwater[medical]'") from error
     one = pydicom.dcmread(io.BytesIO(data))
-    return one, one.pixel_array
+    plain = _plain(one)
+    return one, one.pixel_array if plain is None else plain
+
+
+def _plain(one: Any) -> np.ndarray | None:
+    """The pixels of one uncompressed grey frame straight from their bytes, which is what pydicom's general machinery
+    comes to for them, at more cost. None for any other file, and for one whose pixels are not as many as it says."""
+    frames, bits = int(one.get("NumberOfFrames") or 1), one.get("BitsAllocated")
+    if one.file_meta.get("TransferSyntaxUID") not in NATIVE or one.get("SamplesPerPixel") != 1 or frames != 1:
+        return None
+    if bits not in (8, 16, 32) or "PixelData" not in one:
+        return None
+    shape = one.Rows, one.Columns
+    size = shape[0] * shape[1] * bits // 8
+    if len(one.PixelData) != size + size % 2:  # filled up to an even number
+        return None
+    kind = np.dtype(f"<{'i' if one.PixelRepresentation else 'u'}{bits // 8}")
+    values = np.frombuffer(one.PixelData, kind, shape[0] * shape[1]).reshape(shape)
+    spare = bits - one.BitsStored
+    return values << spare >> spare if spare else values.copy()  # what the unused bits hold is nobody's business
 
 
 def slope(one: Any) -> tuple[float, float]:

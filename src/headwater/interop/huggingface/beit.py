@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from headwater.core.errors import RequestError
-from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import BESIDE, Family, Rule, Same, State
+from headwater.interop.huggingface.family import BESIDE, Rule, Same
+from headwater.interop.huggingface.images import PictureFamily
 from headwater.interop.huggingface.trunks import (
     OLD,
     activation,
@@ -39,7 +37,7 @@ UNLIKE = (
 NAMES = replace(OLD, scale1="lambda_1", scale2="lambda_2")
 
 
-class Beit(Family):
+class Beit(PictureFamily):
     kinds: ClassVar[tuple[str, ...]] = ("beit",)
     left: ClassVar[tuple[str, ...]] = ("embeddings.mask_token",)
     front: ClassVar[str] = "beit."
@@ -81,15 +79,6 @@ class Beit(Family):
             pool=pool,
             pool_norm=config["layer_norm_eps"] if normed else 0.0,
         )
-
-    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-        return images.preprocessing(config, processor)
-
-    def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
-        return images.constants("tokenizer.normalise", config, processor)
-
-    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
-        return images.processor(preprocessing, ours["tokenizer.normalise.mean"], ours["tokenizer.normalise.std"])
 
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
         a = self.architecture(config, {})

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from headwater.core.errors import RequestError
-from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import Family, Rule, Same, State
+from headwater.interop.huggingface.family import Rule, Same
+from headwater.interop.huggingface.images import PictureFamily
 from headwater.parts.convnet import ConvNeXtConfig
 
 
-class ConvNeXt(Family):
+class ConvNeXt(PictureFamily):
+    normalise = "normalise"
     kinds: ClassVar[tuple[str, ...]] = ("convnext",)
 
     def architecture(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> ConvNeXtConfig:
@@ -27,15 +26,6 @@ class ConvNeXt(Family):
             layer_scale=config.get("layer_scale_init_value", 1e-6),
             eps=config.get("layer_norm_eps", 1e-12),
         )
-
-    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-        return images.preprocessing(config, processor)
-
-    def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
-        return images.constants("normalise", config, processor)
-
-    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
-        return images.processor(preprocessing, ours["normalise.mean"], ours["normalise.std"])
 
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
         depths = config.get("depths") or (3, 3, 9, 3)

@@ -6,11 +6,9 @@ What is pooled is the class token. Pictures of any size that divides into patche
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from headwater.core.errors import RequestError
-from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import Family, Rule, Same, State
+from headwater.interop.huggingface.family import Rule, Same
+from headwater.interop.huggingface.images import PictureFamily
 from headwater.interop.huggingface.trunks import (
     Names,
     activation,
@@ -60,7 +58,7 @@ BIASES: Mapping[tuple[bool, ...], bool | Literal["qv"]] = {
 }
 
 
-class DINOv3(Family):
+class DINOv3(PictureFamily):
     kinds: ClassVar[tuple[str, ...]] = ("dinov3_vit",)
     left: ClassVar[tuple[str, ...]] = ("embeddings.mask_token",)
 
@@ -98,15 +96,6 @@ class DINOv3(Family):
             registers=config["num_register_tokens"],
             pool="class",
         )
-
-    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-        return images.preprocessing(config, processor)
-
-    def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
-        return images.constants("tokenizer.normalise", config, processor)
-
-    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
-        return images.processor(preprocessing, ours["tokenizer.normalise.mean"], ours["tokenizer.normalise.std"])
 
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
         a = self.architecture(config, {})

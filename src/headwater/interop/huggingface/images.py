@@ -5,17 +5,33 @@ side), "crop": the share of the resized picture that the central cut keeps}.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from headwater.core.errors import RequestError
+from headwater.interop.huggingface.family import Family, State
 
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # what an old-style `"size": 224` means to these: the shorter side; to all others, both sides
 SHORTER = ("CLIP", "ConvNext", "Bit", "VideoMAE", "ChineseCLIP", "LeViT", "Poolformer")
 STRETCHED_FROM = 384  # ConvNeXt's processor cuts nothing away from this size on
+
+
+class PictureFamily(Family):
+    """Abstract: a family of pictures or clips. `normalise` is where its encoders keep the mean and deviation."""
+
+    normalise: ClassVar[str] = "tokenizer.normalise"
+
+    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
+        return preprocessing(config, processor)
+
+    def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
+        return constants(self.normalise, config, processor)
+
+    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
+        return processor(preprocessing, ours[f"{self.normalise}.mean"], ours[f"{self.normalise}.std"])
 
 
 def preprocessing(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:

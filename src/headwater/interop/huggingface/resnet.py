@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from headwater.core.errors import RequestError
-from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import Family, Rule, Same, State
+from headwater.interop.huggingface.family import Rule, Same
+from headwater.interop.huggingface.images import PictureFamily
 from headwater.parts.convnet import ResNetConfig
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 STEM = 4  # places of `body` before the first block: convolution, norm, ReLU, max pooling
 
 
-class ResNet(Family):
+class ResNet(PictureFamily):
+    normalise = "normalise"
     kinds: ClassVar[tuple[str, ...]] = ("resnet",)
 
     def architecture(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> ResNetConfig:
@@ -32,15 +31,6 @@ class ResNet(Family):
             stem=config.get("embedding_size", 64),
             bottleneck=config.get("layer_type", "bottleneck") == "bottleneck",
         )
-
-    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-        return images.preprocessing(config, processor)
-
-    def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
-        return images.constants("normalise", config, processor)
-
-    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
-        return images.processor(preprocessing, ours["normalise.mean"], ours["normalise.std"])
 
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
         ours = self.architecture(config, {})

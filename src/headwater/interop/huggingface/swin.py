@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from headwater.core.errors import RequestError
-from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import Changed, Family, Rule, Same, Stacked, State
+from headwater.interop.huggingface.family import Changed, Rule, Same, Stacked
+from headwater.interop.huggingface.images import PictureFamily
 from headwater.parts.swin import SwinConfig
 
 # ours, theirs, within a block; of what has a weight and a bias
@@ -22,7 +20,8 @@ QKV = ("query", "key", "value")
 FIXED = {"hidden_act": "gelu", "use_absolute_embeddings": False}
 
 
-class Swin(Family):
+class Swin(PictureFamily):
+    normalise = "normalise"
     kinds: ClassVar[tuple[str, ...]] = ("swin", "swinv2")
     left: ClassVar[tuple[str, ...]] = ("embeddings.mask_token",)
 
@@ -46,15 +45,6 @@ class Swin(Family):
             eps=config.get("layer_norm_eps", 1e-5),
             learned_at=learned_at if any(learned_at) else (),
         )
-
-    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-        return images.preprocessing(config, processor)
-
-    def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
-        return images.constants("normalise", config, processor)
-
-    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
-        return images.processor(preprocessing, ours["normalise.mean"], ours["normalise.std"])
 
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
         made = self.architecture(config, {})

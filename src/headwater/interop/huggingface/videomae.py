@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from headwater.core.errors import RequestError
-from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import BESIDE, Family, Rule, Same, State
+from headwater.interop.huggingface.family import BESIDE, Rule, Same, State
+from headwater.interop.huggingface.images import PictureFamily
 from headwater.interop.huggingface.trunks import (
     OLD,
     activation,
@@ -38,7 +36,7 @@ UNLIKE = (
 NAMES = replace(OLD, bias_q="attention.attention.q_bias", bias_v="attention.attention.v_bias")
 
 
-class VideoMAE(Family):
+class VideoMAE(PictureFamily):
     kinds: ClassVar[tuple[str, ...]] = ("videomae",)
     modality = "video"
     front: ClassVar[str] = "videomae."
@@ -70,15 +68,9 @@ class VideoMAE(Family):
             pool_norm=CLASSIFIER_EPS if classifier else 0.0,
         )
 
-    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-        return images.preprocessing(config, processor)
-
-    def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
-        return images.constants("tokenizer.normalise", config, processor)
-
     def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
         """Of clips, whose frames all undergo the same."""
-        made = images.processor(preprocessing, ours["tokenizer.normalise.mean"], ours["tokenizer.normalise.std"])
+        made = super().processor(architecture, preprocessing, ours)
         return {"do_center_crop": False, **made, "image_processor_type": "VideoMAEImageProcessor"} if made else {}
 
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from headwater.core.errors import RequestError
-from headwater.interop.huggingface import images
-from headwater.interop.huggingface.family import Changed, Family, Parted, Rule, Same, State
+from headwater.interop.huggingface.family import Changed, Parted, Rule, Same
+from headwater.interop.huggingface.images import PictureFamily
 from headwater.interop.huggingface.trunks import (
     ACTIVATIONS,
     OLD,
@@ -55,7 +55,7 @@ TOWER = Names(
 )
 
 
-class Vision(Family):
+class Vision(PictureFamily):
     """All of them; the differences are in the names and in a few settings."""
 
     kinds = (
@@ -101,10 +101,6 @@ class Vision(Family):
             pool="attention" if siglip else "class",
         )
 
-    def preprocessing(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-        """Size, resampling and share of the centre, as the checkpoint's processor has them."""
-        return images.preprocessing(config, processor)
-
     def rules(self, config: Mapping[str, Any]) -> Sequence[Rule]:
         kind, names = config["model_type"], _names(config["model_type"])
         sides = pair(config["patch_size"])
@@ -123,13 +119,10 @@ class Vision(Family):
         return out
 
     def constants(self, config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Tensor]:
-        out = images.constants("tokenizer.normalise", config, processor)
+        out = super().constants(config, processor)
         if config["model_type"] == "clip_vision_model":
             out["tokenizer.embed.bias"] = torch.zeros(config["hidden_size"])
         return out
-
-    def processor(self, architecture: Any, preprocessing: Mapping[str, Any], ours: State) -> dict[str, Any]:
-        return images.processor(preprocessing, ours["tokenizer.normalise.mean"], ours["tokenizer.normalise.std"])
 
     def config(self, architecture: Any, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         """ViT, DINOv2 or CLIP's or SigLIP's tower, whichever can express the encoder."""
