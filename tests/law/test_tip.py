@@ -250,6 +250,22 @@ def test_gaps_are_filled_and_nothing_else_changes() -> None:
         assert torch.isin(codes, torch.arange(float(words))).all()
 
 
+def test_each_cell_is_told_from_the_token_of_its_own_column() -> None:
+    method, x = build().eval(), rows()
+    method.fusion.forward = lambda tokens, memory: tokens  # as if the picture said nothing
+    asked = []
+    plain = method.restore.forward
+    method.restore.forward = lambda *given: asked.append(given) or plain(*given)
+    method(batch(), step())
+    ((tokens, table, _, hidden, _),) = asked
+    assert torch.equal(table, x)
+    alone = method.read(method.row(x.masked_fill(hidden, NAN)).tokens)
+    torch.testing.assert_close(tokens, alone, **CLOSE)
+    x[hidden] = NAN
+    found = method.filled(Batch({**batch().x, "table": x}))
+    torch.testing.assert_close(found[hidden], method.restore.cells(alone, method.normalise())[hidden], **CLOSE)
+
+
 @pytest.mark.parametrize("categories", [(), (3, 2)])
 def test_tables_of_one_kind_of_column_have_the_head_they_need(categories: tuple[int, ...]) -> None:
     tokenizer = TableTokenizerConfig(columns=2, categories=categories)

@@ -125,10 +125,9 @@ class TIP(Method):
         """True pairs, pictures with a wrong row, and rows with a wrong picture: which are true? Wrong ones are drawn from
         everyone's, the likelier the more alike they look."""
         rows, pictures = self.columns(row), self.look(seen.tokens)
-        with torch.no_grad():
-            heat = 1 / self.config.temperature
-            other_rows = hard_negatives(heat * a @ step.gather(b).T, step.rng)
-            other_pictures = hard_negatives(heat * b @ step.gather(a).T, step.rng)
+        heat = 1 / self.config.temperature
+        other_rows = hard_negatives(heat * a @ step.gather(b).T, step.rng)
+        other_pictures = hard_negatives(heat * b @ step.gather(a).T, step.rng)
         wrong_rows, wrong_pictures = step.gather(rows)[other_rows], step.gather(pictures)[other_pictures]
         both = self.fusion(torch.cat([rows, wrong_rows, rows]), torch.cat([pictures, pictures, wrong_pictures]))
         true = torch.arange(len(both), device=both.device) < len(rows)
