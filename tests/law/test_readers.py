@@ -347,6 +347,31 @@ def test_wfdb_records_are_read_with_their_signals(tmp_path: Path) -> None:
     assert np.allclose(source.read(1)["series"].numpy(), signal.T, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
+def test_plain_wfdb_records_are_read_to_the_bits_that_wfdb_reads_and_others_left_to_it(tmp_path: Path) -> None:
+    import wfdb
+
+    from headwater.data.recordings import plain
+
+    signal = np.random.default_rng(0).normal(3, [1.0, 20.0, 0.01], (150, 3))
+    signal[7, 1] = np.nan
+    many: dict = {"units": ["mV", "NU", "mV"], "p_signal": signal, "write_dir": str(tmp_path)}
+    for name, kinds in (("a", ["16"] * 3), ("b", ["16", "16", "24"]), ("c", ["212"] * 3)):
+        wfdb.wrsamp(name, fs=257.5, sig_name=["I", "aV R", "V1"], fmt=kinds, **many)
+        files = {path.name: path.read_bytes() for path in tmp_path.glob(f"{name}.*")}
+        found, wanted = plain(files[f"{name}.hea"].decode(), files), wfdb.rdrecord(str(tmp_path / name))
+        assert (found is None) == (name != "a")
+        if found is not None:
+            assert np.array_equal(found.values, wanted.p_signal.T, equal_nan=True)
+            assert found.names == tuple(wanted.sig_name)
+            assert found.step() == pytest.approx(1 / 257.5)
+            text, cut = files["a.hea"].decode(), {**files, "a.dat": files["a.dat"][:-2]}
+            assert plain(text, cut) is None
+            for changed in (text.replace(" 16 ", " 16x2 ", 1), text.replace("a 3 ", "a/2 3 ", 1)):
+                assert plain(changed, files) is None
+    assert np.allclose(hw.open(tmp_path).read(2)["series"][0], signal[:, 0], atol=1e-2)
+
+
 def test_a_zipped_nifti_is_a_volume_and_another_zip_is_not(tmp_path: Path) -> None:
     assert hw.open(volumes(tmp_path / "a", n=1) / "0.nii.gz").modalities == ("volume",)
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
