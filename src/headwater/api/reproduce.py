@@ -59,7 +59,7 @@ class Claim:
 
     def holds(self, pairs: Sequence[Pair]) -> bool:
         margins = [self.margin(p) for p in pairs]
-        return bool(np.isfinite(margins).all()) and min(margins) >= self.least and min(margins) > 0
+        return bool(np.isfinite(margins).all() and min(margins) >= self.least and min(margins) > 0)
 
 
 def of(name: str) -> tuple[str, Claim]:

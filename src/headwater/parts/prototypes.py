@@ -1,4 +1,4 @@
-"""Classes as single vectors: sums of features per class, how they grow, and how few-shot ones are calibrated.
+"""Classes as single vectors: sums of features per class, how they grow and spread, and how few-shot ones are calibrated.
 
 Shapes: n samples, d features, c classes, k base classes, m new classes.
 """
@@ -6,6 +6,7 @@ Shapes: n samples, d features, c classes, k base classes, m new classes.
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,13 +14,25 @@ from torch.nn.functional import normalize
 
 from headwater.core.errors import RequestError
 
+ROWS = 1 << 12  # at a time, so that doubles of all features need not be held at once
+
 
 def class_sums(
     x: Float[Tensor, "n d"], y: Int[Tensor, " n"], classes: int
 ) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
-    """The sum of the rows of each class, and their number; zeros for a class without rows."""
-    sums = x.new_zeros(classes, x.shape[1]).index_add_(0, y, x)
-    return sums, y.bincount(minlength=classes).to(x.dtype)
+    """The sum of the rows of each class, and their number, in double precision; zeros for a class without rows."""
+    sums = torch.zeros(classes, x.shape[1], dtype=torch.float64)
+    for rows, of in zip(x.split(ROWS), y.split(ROWS), strict=True):
+        sums.index_add_(0, of, rows.double())
+    return sums, y.bincount(minlength=classes).double()
+
+
+def within(x: Float[Tensor, "n d"], y: Int[Tensor, " n"], means: Float[Tensor, "c d"]) -> Float[Tensor, " d"]:
+    """The squared deviations of the rows from the means of their own classes, summed: per feature, in double precision."""
+    out = means.new_zeros(x.shape[1], dtype=torch.float64)
+    for rows, of in zip(x.split(ROWS), y.split(ROWS), strict=True):
+        out += (rows.double() - means[of]).square_().sum(0)
+    return out
 
 
 def merged(seen: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
