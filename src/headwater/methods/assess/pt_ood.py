@@ -1,0 +1,148 @@
+"""Is this sample of the kind that was learned from? Distances among features say so better than how sure a classifier is.
+
+learns from   frozen features, and their labels for all scores but the first
+fits          knn: nothing. The others: a linear classifier (msp, max-logit, energy, vim), or the means of the classes and
+              the covariance they share (mahalanobis)
+chooses       a threshold, on samples kept aside, that raises false alarms at no more than a stated rate
+predicts      a score, higher for what is familiar, and 1 or -1 (an outlier)
+
+A classifier on a pre-trained encoder is blind to what the encoder has met in pre-training and the classifier has not: its
+classes are no concern of the boundaries drawn. The features tell such samples apart none the less.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import logsumexp, softmax
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from headwater.core.errors import RequestError, unknown
+from headwater.core.verbs import Paper
+from headwater.methods.assess.linear_probe import LinearProbe
+from headwater.parts.neighbours import nearest
+from headwater.parts.prototypes import class_sums
+
+PAPER = Paper(
+    title="Can Pre-trained Networks Detect Familiar Out-of-Distribution Data?",
+    year=2023,
+    arxiv="2310.00847",
+    differs="of the scores compared, MSP, MaxLogit, energy, ViM, Mahalanobis and k nearest neighbours, not those that need "
+    "gradients; the number of neighbours (unverified); the conformal threshold is ours. That self-supervised encoders are "
+    "the blinder ones needs the paper's scale.",
+)
+SCORES = ("knn", "msp", "max-logit", "energy", "mahalanobis", "vim")
+
+
+class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """Scores of familiarity and a conformal threshold.
+
+    by            the score, one of SCORES
+    k             knn: minus the distance to the k-th nearest row of the features known, all of length 1
+    axes          vim: how many principal axes are left out of the residual; None is half of the features
+    false_alarms  the share of familiar samples that may be called outliers
+    calibrate     the share of the samples kept aside for the threshold; they serve nothing else
+
+    Learned: `offset_`, the threshold on the score, and `promised_`, the rate of false alarms that it promises for samples
+    of the same kind: `false_alarms`, rounded down to what so many samples kept aside can tell, but at least one in their
+    number plus one. Raises RequestError for a score that needs labels without them, or a value out of range.
+    """
+
+    def __init__(
+        self,
+        by: str = "knn",
+        k: int = 5,
+        axes: int | None = None,
+        false_alarms: float = 0.05,
+        calibrate: float = 0.2,
+        random_state: int = 0,
+    ) -> None:
+        self.by, self.k, self.axes = by, k, axes
+        self.false_alarms, self.calibrate, self.random_state = false_alarms, calibrate, random_state
+
+    def fit(self, X: Any, y: Any = None) -> "FamiliarityScore":
+        """`y` holds class labels; knn needs none."""
+        self._check()
+        if self.by == "knn":
+            X, labels = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2), None
+        elif y is None:
+            raise RequestError(f"The score {self.by!r} is that of a classifier and needs labels; knn needs none.")
+        else:
+            X, labels = validate_data(self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2)
+        order = np.random.default_rng(self.random_state).permutation(len(X))
+        aside, rest = np.split(order, [max(1, round(self.calibrate * len(X)))])
+        if labels is None:
+            self.known_ = torch.tensor(X[rest])
+        elif self.by == "mahalanobis":
+            self._spread(X[rest].astype(np.float64), labels[rest])
+        else:
+            self._classify(X[rest].astype(np.float64), labels[rest])
+        scores = np.sort(self._score(X[aside]))
+        rank = max(1, int(self.false_alarms * (len(scores) + 1)))
+        self.offset_, self.promised_ = float(scores[rank - 1]), rank / (len(scores) + 1)
+        return self
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Higher is more familiar (n,)."""
+        check_is_fitted(self)
+        return self._score(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """The score less the threshold: negative for outliers."""
+        scores = self.score_samples(X)
+        return scores - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """1 for what is familiar, -1 for outliers."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def _score(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        if self.by == "knn":
+            _, similar = nearest(torch.tensor(X), self.known_, min(self.k, len(self.known_)), "cosine")
+            return -np.sqrt(np.maximum(2 - 2 * similar[:, -1].numpy(), 0))
+        X = X.astype(np.float64)
+        if self.by == "mahalanobis":
+            z, means = X @ self.whiten_, self.means_ @ self.whiten_
+            apart = np.square(z).sum(1)[:, None] - 2 * z @ means.T + np.square(means).sum(1)
+            return -np.maximum(apart.min(1), 0)
+        logits = X @ self.coef_.T + self.intercept_
+        if self.by == "msp":
+            return np.asarray(softmax(logits, 1).max(1))
+        if self.by == "max-logit":
+            return logits.max(1)
+        energy: NDArray[np.float64] = logsumexp(logits, 1)
+        return energy - self.alpha_ * self._residual(X) if self.by == "vim" else energy
+
+    def _residual(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How long the part of each row is that the principal axes leave."""
+        return np.asarray(np.linalg.norm((X - self.origin_) @ self.rest_, axis=1))
+
+    def _classify(self, X: NDArray[np.float64], y: NDArray[Any]) -> None:
+        probe = LinearProbe().fit(X, y)
+        both = len(probe.classes_) == 2  # one logit stands for the difference of two
+        self.coef_ = np.stack([-probe.coef_[0], probe.coef_[0]]) / 2 if both else probe.coef_
+        self.intercept_ = np.array([-probe.intercept_[0], probe.intercept_[0]]) / 2 if both else probe.intercept_
+        if self.by == "vim":
+            self.origin_ = -np.linalg.pinv(self.coef_) @ self.intercept_
+            _, axes = np.linalg.eigh((X - self.origin_).T @ (X - self.origin_))  # the longest last
+            self.rest_ = axes[:, : X.shape[1] - (X.shape[1] // 2 if self.axes is None else self.axes)]
+            self.alpha_ = float((X @ self.coef_.T + self.intercept_).max(1).mean() / max(self._residual(X).mean(), 1e-12))
+
+    def _spread(self, X: NDArray[np.float64], y: NDArray[Any]) -> None:
+        names, codes = np.unique(y, return_inverse=True)
+        sums, counts = class_sums(torch.from_numpy(X), torch.from_numpy(codes), len(names))
+        self.means_ = (sums / counts[:, None]).numpy()
+        away = X - self.means_[codes]
+        value, axes = np.linalg.eigh(away.T @ away / len(X))
+        kept = value > 1e-10 * value[-1]  # along the others nothing was seen to vary
+        self.whiten_ = axes[:, kept] / np.sqrt(value[kept])
+
+    def _check(self) -> None:
+        if self.by not in SCORES:
+            raise unknown("score", str(self.by), SCORES)
+        if self.k < 1 or not 0 < self.false_alarms < 1 or not 0 < self.calibrate < 1:
+            raise RequestError(
+                f"FamiliarityScore needs k >= 1, and false_alarms and calibrate between 0 and 1; got {self.get_params()}."
+            )
