@@ -44,7 +44,7 @@ def test_scores_of_a_classifier(digits: list[np.ndarray], classes: int) -> None:
     x, y = x[y < classes], y[y < classes]
     probe = LinearProbe().fit(x[rest(x)], y[rest(x)])
     logits = probe.decision_function(x_test)
-    logits = np.stack([-logits, logits], 1) / 2 if classes == 2 else logits
+    logits = np.stack([-logits, logits], 1) / 2 if classes == 2 else logits - logits.mean(1, keepdims=True)
     told = {"msp": probe.predict_proba(x_test).max(1), "max-logit": logits.max(1), "energy": logsumexp(logits, 1)}
     for by, score in told.items():
         np.testing.assert_allclose(FamiliarityScore(by=by).fit(x, y).score_samples(x_test), score, rtol=1e-6, atol=1e-9)
@@ -71,15 +71,20 @@ def test_vim_is_the_energy_less_the_virtual_logit(digits: list[np.ndarray]) -> N
     x, y, x_test, _ = digits
     known, of = x[rest(x)], y[rest(x)]
     probe = LinearProbe().fit(known, of)
-    origin = -np.linalg.pinv(probe.coef_) @ probe.intercept_
+    four = np.eye(5)[:4] - 1 / 5  # the logits of five classes, less their mean, have four degrees of freedom
+    origin = -np.linalg.pinv(four @ probe.coef_) @ four @ probe.intercept_
     _, _, axes = np.linalg.svd(known - origin, full_matrices=False)
 
     def residual(v: np.ndarray) -> np.ndarray:
         inside = (v - origin) @ axes[:20].T @ axes[:20]
         return np.linalg.norm(v - origin - inside, axis=1)
 
-    alpha = probe.decision_function(known).max(1).mean() / residual(known).mean()
-    told = logsumexp(probe.decision_function(x_test), 1) - alpha * residual(x_test)
+    def logits(v: np.ndarray) -> np.ndarray:
+        told = probe.decision_function(v)
+        return told - told.mean(1, keepdims=True)
+
+    alpha = logits(known).max(1).mean() / residual(known).mean()
+    told = logsumexp(logits(x_test), 1) - alpha * residual(x_test)
     np.testing.assert_allclose(FamiliarityScore(by="vim", axes=20).fit(x, y).score_samples(x_test), told, rtol=1e-5)
 
 

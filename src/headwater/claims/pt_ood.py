@@ -52,9 +52,10 @@ def measure(seed: int, scattered: bool = False) -> Pair:
 CLAIM = Claim(
     paper="Probes on self-supervised encoders fail to detect strangers that pre-training has met; scores among the features "
     "detect them, and the less separable such strangers are, the worse the probe does.",
-    claim="Two-layer encoders trained on all ten digits, with labels and to restore them; five are told to a linear classifier. Of the others, "
-    "met in pre-training, distance to the fifth nearest known feature tells more than the classifier's doubt, whichever way "
-    "the encoder was trained. That training without labels makes it worse does not show at this size and is not claimed.",
+    claim="Two-layer encoders trained on all ten digits, with labels and to restore them; five are told to a linear "
+    "classifier. Of the others, met in pre-training, distance to the fifth nearest known feature tells more than the "
+    "classifier's doubt, whichever way the encoder was trained. That training without labels makes it worse does not show "
+    "at this size and is not claimed.",
     data="digits",
     metric="AUROC of digits 0-4 against 5-9, held out, %",
     direction="higher",

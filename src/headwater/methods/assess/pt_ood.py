@@ -121,14 +121,18 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _classify(self, X: NDArray[np.float64], y: NDArray[Any]) -> None:
         probe = LinearProbe().fit(X, y)
-        both = len(probe.classes_) == 2  # one logit stands for the difference of two
-        self.coef_ = np.stack([-probe.coef_[0], probe.coef_[0]]) / 2 if both else probe.coef_
-        self.intercept_ = np.array([-probe.intercept_[0], probe.intercept_[0]]) / 2 if both else probe.intercept_
+        two = len(probe.classes_) == 2  # one logit stands for the difference
+        rows = np.column_stack([probe.coef_, probe.intercept_])
+        rows = np.concatenate([0 * rows, rows]) if two else rows
+        rows = rows - rows.mean(0)  # what all classes share is no part of the optimum, and would shift the energy
+        self.coef_, self.intercept_ = rows[:, :-1], rows[:, -1]
         if self.by == "vim":
-            self.origin_ = -np.linalg.pinv(self.coef_) @ self.intercept_
+            self.origin_ = -np.linalg.pinv(self.coef_, rcond=1e-6) @ self.intercept_
             _, axes = np.linalg.eigh((X - self.origin_).T @ (X - self.origin_))  # the longest last
             self.rest_ = axes[:, : X.shape[1] - (X.shape[1] // 2 if self.axes is None else self.axes)]
-            self.alpha_ = float((X @ self.coef_.T + self.intercept_).max(1).mean() / max(self._residual(X).mean(), 1e-12))
+            self.alpha_ = float(
+                (X @ self.coef_.T + self.intercept_).max(1).mean() / max(self._residual(X).mean(), 1e-12)
+            )
 
     def _spread(self, X: NDArray[np.float64], y: NDArray[Any]) -> None:
         names, codes = np.unique(y, return_inverse=True)
