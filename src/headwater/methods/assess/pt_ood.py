@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Paper
 from headwater.methods.assess.linear_probe import LinearProbe
+from headwater.parts.conformal import threshold
 from headwater.parts.neighbours import nearest
 from headwater.parts.prototypes import class_sums
 
@@ -45,9 +46,8 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     false_alarms  the share of familiar samples that may be called outliers
     calibrate     the share of the samples kept aside for the threshold; they serve nothing else
 
-    Learned: `offset_`, the threshold on the score, and `promised_`, the rate of false alarms that it promises for samples
-    of the same kind: `false_alarms`, rounded down to what so many samples kept aside can tell, but at least one in their
-    number plus one. Raises RequestError for a score that needs labels without them, or a value out of range.
+    Learned: `offset_`, the threshold on the score, and `promised_`, the rate of false alarms that it promises (see
+    `parts.conformal`). Raises RequestError for a score that needs labels without them, or a value out of range.
     """
 
     def __init__(
@@ -79,9 +79,7 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             self._spread(X[rest].astype(np.float64), labels[rest])
         else:
             self._classify(X[rest].astype(np.float64), labels[rest])
-        scores = np.sort(self._score(X[aside]))
-        rank = max(1, int(self.false_alarms * (len(scores) + 1)))
-        self.offset_, self.promised_ = float(scores[rank - 1]), rank / (len(scores) + 1)
+        self.offset_, self.promised_ = threshold(self._score(X[aside]), self.false_alarms)
         return self
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
