@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Paper
-from headwater.methods.assess.linear_probe import LinearProbe
+from headwater.methods.assess import linear_probe
 from headwater.parts.conformal import threshold
 from headwater.parts.neighbours import nearest
 from headwater.parts.prototypes import class_sums
@@ -118,7 +118,7 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(np.linalg.norm((X - self.origin_) @ self.rest_, axis=1))
 
     def _classify(self, X: NDArray[np.float64], y: NDArray[Any]) -> None:
-        probe = LinearProbe().fit(X, y)
+        probe = linear_probe.LinearProbe().fit(X, y)
         two = len(probe.classes_) == 2  # one logit stands for the difference
         rows = np.column_stack([probe.coef_, probe.intercept_])
         rows = np.concatenate([0 * rows, rows]) if two else rows
