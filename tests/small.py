@@ -93,6 +93,12 @@ def audio(**more: object) -> Encoder:
     return TokenEncoderConfig(tokenizer=tokenizer, trunk=TRUNK, **more).build()
 
 
+def frames() -> Encoder:
+    """The same -> 4 tokens in a row, of all mel bins."""
+    tokenizer = SpectrogramTokenizerConfig(rate=8000, patch=(2, 16), mels=16)
+    return TokenEncoderConfig(tokenizer=tokenizer, trunk=TRUNK).build()
+
+
 def clips(channels: int = 3, patch: tuple[int, int, int] = (2, 4, 4), **more: object) -> Encoder:
     """Clips of 8 frames of 16 x 16 pixels -> 4 x 4 x 4 tokens."""
     tokenizer = GridTokenizerConfig(modality="video", channels=channels, patch=patch)

@@ -15,6 +15,7 @@ BEGINS = {
     "nope-micro": functools.partial(small.vit, position="none"),
     "t5-micro": small.t5,
     "tjepa-micro": small.tjepa,
+    "vit-micro/frames": small.frames,
 }  # by what a method begins with where it is another than usual
 
 

@@ -40,18 +40,19 @@ ITEMS, ROWS, STEPS = 32, 8, 30
 
 
 def data(modality: str, method: type[Method]) -> Source:
-    return items(modality, method.together > 1, method.together > 1 and modality in method.modalities)
+    pair = method.modalities if modality in method.modalities else (modality, "text")
+    return items(modality, pair if method.together > 1 else ())
 
 
 @cache
-def items(modality: str, paired: bool, measured: bool) -> Source:
+def items(modality: str, pair: tuple[str, ...]) -> Source:
     """Some items of the generated twin; for what learns from pairs with captions that name their class, or pictures with
     rows of a table about them."""
-    if measured:
+    if {"image", "table"} <= set(pair):
         return Subset(open_data("measured-shapes"), np.arange(ITEMS))
-    seen = "image" if paired and modality == "text" else modality
+    seen = next((m for m in pair if m != "text"), "image") if pair and modality == "text" else modality
     source = Subset(open_data(TWINS[seen]), np.arange(ITEMS))
-    if not paired:
+    if not pair:
         return source
     assert source.labels is not None
     return Captioned(source, [f"this is {source.classes[k]}" for k in source.labels])

@@ -103,10 +103,13 @@ def _spans(grid: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(2 * g - 1 for g in grid)
 
 
-def rotation(place: Float[Tensor, "b n r"], head_dim: int) -> tuple[Float[Tensor, "b 1 n e"], Float[Tensor, "b 1 n e"]]:
-    """Cosines and sines for `rotate`: the head's width is shared equally by the axes (axial RoPE; Su et al., 2021)."""
+def rotation(
+    place: Float[Tensor, "b n r"], head_dim: int, base: float = 100.0
+) -> tuple[Float[Tensor, "b 1 n e"], Float[Tensor, "b 1 n e"]]:
+    """Cosines and sines for `rotate`: the head's width is shared equally by the axes (axial RoPE; Su et al., 2021). `base`
+    suits the tens of places of a picture's side; long sequences take 10,000."""
     per = head_dim // (2 * place.shape[-1])
-    speed = 100.0 ** (-torch.arange(per, device=place.device, dtype=place.dtype) / per)
+    speed = base ** (-torch.arange(per, device=place.device, dtype=place.dtype) / per)
     angle = (place[..., None] * speed).flatten(-2)
     angle = F.pad(angle, (0, head_dim // 2 - angle.shape[-1]))  # what is left over does not turn
     return angle.cos()[:, None], angle.sin()[:, None]
