@@ -9,6 +9,7 @@ from headwater.core.types import Batch, Graph, Input, Step
 from headwater.core.verbs import Encoder
 from headwater.parts.convnet import ResNetConfig
 from headwater.parts.crate import CrateConfig
+from headwater.parts.dit import DiTConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.mixer import MixerConfig
@@ -38,6 +39,13 @@ def crate(**more: object) -> Encoder:
     tokenizer = GridTokenizerConfig(modality="image", channels=3, patch=(4, 4))
     trunk = CrateConfig(dim=16, depth=2, heads=2, **more)
     return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, class_token=True).build()
+
+
+def dit() -> Encoder:
+    """The same tokens, and layers that are told the time."""
+    tokenizer = GridTokenizerConfig(modality="image", channels=3, patch=(4, 4))
+    trunk = DiTConfig(dim=16, depth=2, heads=2)
+    return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, class_token=True, registers=3, pool="prefix").build()
 
 
 def convnet(channels: int = 3) -> Encoder:

@@ -12,6 +12,7 @@ from tests import small
 METHODS = catalogue.methods()
 BEGINS = {
     "crate-micro": small.crate,
+    "dit-micro": small.dit,
     "nope-micro": functools.partial(small.vit, position="none"),
     "t5-micro": small.t5,
     "tjepa-micro": small.tjepa,

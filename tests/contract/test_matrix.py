@@ -29,6 +29,7 @@ from headwater.engine.embed import vectors
 from headwater.engine.fit import FitConfig, fit
 from headwater.engine.optimise import AdamW
 from headwater.parts.crate import CrateConfig
+from headwater.parts.dit import DiTConfig
 from headwater.parts.modalities import MODALITIES
 from headwater.parts.seq2seq import T5TrunkConfig
 from headwater.parts.transformer import TransformerConfig
@@ -60,7 +61,7 @@ def items(modality: str, pair: tuple[str, ...]) -> Source:
 
 def small(config: Any) -> Any:
     """The same architecture, narrow and shallow."""
-    if isinstance(config, TransformerConfig | CrateConfig | T5TrunkConfig):
+    if isinstance(config, TransformerConfig | CrateConfig | DiTConfig | T5TrunkConfig):
         return replace(config, dim=16, depth=2, heads=2)
     if not is_dataclass(config):
         return config

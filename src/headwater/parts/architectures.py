@@ -9,6 +9,7 @@ from headwater.core.errors import RequestError, spelled, unknown
 from headwater.parts.conformer import ConformerConfig
 from headwater.parts.convnet import ConvNeXtConfig, ResNetConfig
 from headwater.parts.crate import CrateConfig
+from headwater.parts.dit import DiTConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.mixer import MixerConfig
@@ -20,6 +21,7 @@ from headwater.parts.sizes import (
     CONFORMER,
     CONVNEXT,
     CRATE,
+    DIT,
     GRAPHNET,
     MIXER,
     NOPE,
@@ -82,6 +84,7 @@ KINDS: dict[str, type[Any]] = {
         WrappedConfig,
         TransformerConfig,
         CrateConfig,
+        DiTConfig,
         GraphNetConfig,
         BandsTokenizerConfig,
         GraphTokenizerConfig,
@@ -97,7 +100,7 @@ KINDS: dict[str, type[Any]] = {
 
 
 def names() -> list[str]:
-    first = chain(VIT, NOPE, CRATE, TJEPA, RESNET, CONVNEXT, SWIN, MIXER, TTM)
+    first = chain(VIT, NOPE, CRATE, DIT, TJEPA, RESNET, CONVNEXT, SWIN, MIXER, TTM)
     return [*first, *PERCEPTRON, *CONFORMER, *WAV2VEC2, *T5, *GRAPHNET]
 
 
@@ -109,7 +112,8 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
     """
     kind, _, patch = spelled(name).partition("/")
     known = MODALITIES[modality]
-    if patch and not patch.isdigit() and (patch not in known.others or kind not in (*VIT, *NOPE, *CRATE, *CONFORMER)):
+    tokenwise = (*VIT, *NOPE, *CRATE, *DIT)
+    if patch and not patch.isdigit() and (patch not in known.others or kind not in (*tokenwise, *CONFORMER)):
         also = f", or {' or '.join(known.others)}" if known.others else ""
         raise RequestError(
             f"Encoder {name!r}: what follows the slash is the patch, a whole number such as vit-tiny/16{also}."
@@ -140,7 +144,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         nodes = known.tokenizer(facts, 0)
         assert isinstance(nodes, GraphTokenizerConfig)
         return GraphNetConfig(tokenizer=nodes, dim=dim, depth=depth, layer="gin" if kind.startswith("gin") else "gat")
-    if kind in (*VIT, *NOPE, *CRATE, *TJEPA):
+    if kind in (*tokenwise, *TJEPA):
         tokenizer = known.others[patch](facts) if patch in known.others else known.tokenizer(facts, int(patch or 0))
         return _of_tokens(kind, tokenizer)
     if kind not in RESNET and kind not in CONVNEXT:
@@ -157,12 +161,15 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
 
 
 def _of_tokens(kind: str, tokenizer: TokenizerConfig) -> TokenEncoderConfig:
-    """CRATE's class token takes part in its attention as the paper has it."""
-    dim, depth, heads = {**VIT, **NOPE, **CRATE, **TJEPA}[kind]
+    """CRATE's class token takes part in its attention as the paper has it; a DiT pools four, as UMD does."""
+    dim, depth, heads = {**VIT, **NOPE, **CRATE, **DIT, **TJEPA}[kind]
     if kind in CRATE:
         return TokenEncoderConfig(
             tokenizer=tokenizer, trunk=CrateConfig(dim=dim, depth=depth, heads=heads), class_token=True
         )
+    if kind in DIT:
+        told = DiTConfig(dim=dim, depth=depth, heads=heads)
+        return TokenEncoderConfig(tokenizer=tokenizer, trunk=told, class_token=True, registers=3, pool="prefix")
     if kind in TJEPA:
         trunk = TransformerConfig(dim=dim, depth=depth, heads=heads, eps=1e-5, norm="post")
         return TokenEncoderConfig(tokenizer=tokenizer, trunk=trunk, registers=1)

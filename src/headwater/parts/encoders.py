@@ -14,11 +14,12 @@ from headwater.core.errors import RequestError
 from headwater.core.types import Features, Input, Tokens
 from headwater.core.verbs import Encoder, only
 from headwater.parts.crate import CrateConfig
+from headwater.parts.dit import DiTConfig
 from headwater.parts.positions import LearnedPositions, RelativeBias, centred, sequence, sincos
 from headwater.parts.tokens import TextTokenizer, Tokenizer, TokenizerConfig, pick
 from headwater.parts.transformer import Tap, TransformerConfig, mlp
 
-TrunkConfig = TransformerConfig | CrateConfig
+TrunkConfig = TransformerConfig | CrateConfig | DiTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,15 +115,17 @@ class TokenEncoder(TokenwiseEncoder):
         keep: Int[Tensor, "b k"] | None = None,
         hidden: Bool[Tensor, "b n"] | None = None,
         stand_in: Float[Tensor, " d"] | None = None,
+        time: Float[Tensor, " b"] | None = None,
     ) -> Features:
         """Encode all tokens, or only those that `keep` names.
 
         With `hidden`, all places are encoded and those that are True hold `stand_in` (a mask token) instead of
-        what is there, as SimMIM, BEiT and iBOT do.
+        what is there, as SimMIM, BEiT and iBOT do. `time` is for trunks that can be told it.
         """
         tokens = self.embed(x, hidden, stand_in)
         tokens = tokens if keep is None else pick(tokens, keep)
-        return self.summarise(self.trunk(*self.entering(tokens, x, keep is None)), tokens.valid)
+        told = {} if time is None else {"time": time}
+        return self.summarise(self.trunk(*self.entering(tokens, x, keep is None), **told), tokens.valid)
 
     def embed(
         self, x: Input, hidden: Bool[Tensor, "b n"] | None = None, stand_in: Float[Tensor, " d"] | None = None

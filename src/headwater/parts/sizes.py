@@ -22,6 +22,14 @@ CRATE = {
     "crate-base": (768, 12, 12),
     "crate-large": (1024, 24, 16),
 }
+# width, depth, heads (Peebles and Xie, 2022, from small on)
+DIT = {
+    "dit-micro": (96, 4, 3),
+    "dit-nano": (128, 6, 4),
+    "dit-small": (384, 12, 6),
+    "dit-base": (768, 12, 12),
+    "dit-large": (1024, 24, 16),
+}
 # width, depth, heads: post-norm, with a regularisation token (Thimonier et al., 2024)
 TJEPA = {"tjepa-micro": (64, 4, 8)}
 # widths, depths, stem stride
