@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.api import assess, continual
     from headwater.api.adapt import adapt
     from headwater.api.catalogue import systems
     from headwater.api.doctor import doctor
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from headwater.api.encoders import load
     from headwater.api.evaluate import evaluate
     from headwater.api.export import export
+    from headwater.api.features import FeatureExtractor
     from headwater.api.predict import predict
     from headwater.api.pretrain import pretrain
     from headwater.api.reproduce import reproduce
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
 # Loaded when first used, so that `import headwater` costs nothing.
 _WHERE = {
+    "FeatureExtractor": "headwater.api.features",
     "adapt": "headwater.api.adapt",
+    "assess": "headwater.api.assess",
+    "continual": "headwater.api.continual",
     "doctor": "headwater.api.doctor",
     "embed": "headwater.api.embed",
     "evaluate": "headwater.api.evaluate",
@@ -43,7 +48,10 @@ _WHERE = {
 }
 
 __all__ = [
+    "FeatureExtractor",
     "adapt",
+    "assess",
+    "continual",
     "doctor",
     "embed",
     "evaluate",
@@ -61,7 +69,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'headwater' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    module = import_module(_WHERE[name])
+    return getattr(module, name, module)  # assess and continual are modules themselves
 
 
 def __dir__() -> list[str]:

@@ -129,13 +129,13 @@ def _opened(what: Any, labels: str | None, name: str | None, modality: str | Non
         return table.from_table(what, labels, name or "table")
     if type(what).__module__.partition(".")[0] == "datasets":
         return dataset.from_hugging_face(what, labels, name or "Hugging Face data set")
+    if isinstance(what, np.ndarray) and what.dtype.kind in "UO" and all(isinstance(each, str) for each in what.flat):
+        what = what.ravel().tolist()
     if isinstance(what, np.ndarray | Tensor):
         _no_labels(labels, name or "array")
         return array.from_arrays(what, None, name or "array", modality=modality)
     if isinstance(what, list) and what and all(isinstance(each, str | os.PathLike) for each in what):
-        some = shards.named([os.fspath(each) for each in what])
-        assert some is not None
-        return shards.open_shards(*some, labels, name or f"{len(what)} archives", modality)
+        return _several([os.fspath(each) for each in what], labels, name, modality)
     if isinstance(what, tuple) and len(what) == 2:
         _no_labels(labels, name or "arrays")
         return array.from_arrays(what[0], what[1], name or "arrays", modality=modality)
@@ -148,6 +148,21 @@ def _opened(what: Any, labels: str | None, name: str | None, modality: str | Non
         f"Data of type {type(what).__name__} cannot be opened; expected {ACCEPTED}, an array, a tensor, (x, y), "
         f"an Arrow table, or a torch or Hugging Face data set."
     )
+
+
+def _several(given: list[str], labels: str | None, name: str | None, modality: str | None) -> Source:
+    """Shards, or files in the order given, none of which may be missing."""
+    if "://" in given[0] or any(index.ending(each) in archive.ENDINGS for each in given):
+        some = shards.named(given)
+        assert some is not None
+        return shards.open_shards(*some, labels, name or f"{len(given)} archives", modality)
+    at = [os.path.abspath(os.path.expanduser(each)) for each in given]
+    if missing := [each for each in at if not os.path.isfile(each)]:
+        raise RequestError(f"{len(missing)} of {len(at)} files listed do not exist, such as {missing[0]}.")
+    root = os.path.commonpath([os.path.dirname(each) for each in at])
+    names = pa.array([os.path.relpath(each, root) for each in at], pa.large_string())
+    called = name or f"{len(at)} files"
+    return files(Disk(), root, names, {}, labels, called, called, modality)
 
 
 def _no_labels(given: str | None, name: str) -> None:
