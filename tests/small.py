@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from headwater.core.rng import Rng
-from headwater.core.types import Batch, Graph, Input, Step
+from headwater.core.types import Annotations, Batch, Graph, Input, Step
 from headwater.core.verbs import Encoder
 from headwater.parts.convnet import ResNetConfig
 from headwater.parts.crate import CrateConfig
@@ -136,7 +136,15 @@ def batch(b: int = 8, seed: int = 1) -> Batch:
         "audio": 0.1 * torch.randn(b, 1, 800, generator=g),
         "video": torch.rand(b, 3, 8, 16, 16, generator=g),
     }
-    return Batch(x=x, y=torch.arange(b) % 4)
+    return Batch(x=x, y=torch.arange(b) % 4, annotations=marks(b, g))
+
+
+def marks(b: int, g: torch.Generator) -> Annotations:
+    """One to three boxes of three classes on each picture."""
+    corner, side = torch.randint(0, 8, (b, 3, 2), generator=g), torch.randint(4, 9, (b, 3, 2), generator=g)
+    there = torch.arange(3) <= torch.arange(b)[:, None] % 3
+    boxes = torch.cat([corner, corner + side], 2).float() * there[..., None]
+    return Annotations(boxes, torch.where(there, torch.randint(3, (b, 3), generator=g), -1))
 
 
 def some(x: Input, rows: list[int]) -> Input:

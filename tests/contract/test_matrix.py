@@ -41,6 +41,8 @@ ITEMS, ROWS, STEPS = 32, 8, 30
 
 
 def data(modality: str, method: type[Method]) -> Source:
+    if method.boxes and modality == "image":
+        return Subset(open_data("shapes-boxes"), np.arange(ITEMS))
     pair = method.modalities if modality in method.modalities else (modality, "text")
     return items(modality, pair if method.together > 1 else ())
 
@@ -84,6 +86,8 @@ def recipe(name: str, source: Source, gentle: bool = False) -> Recipe:
             method = replace(method, viewed_modality=viewed)
     if hasattr(method, "mask"):
         method = replace(method, mask=module.SMALL.mask)  # TINY's may suit the grid of its own test alone
+    if hasattr(method, "marked"):
+        method = method.marked(source.spec["image"]["boxes"])
     if hasattr(method, "classes"):
         method = replace(method, classes=len(source.classes))
     return replace(made, method=method, encoder={m: small(c) for m, c in made.encoder.items()})

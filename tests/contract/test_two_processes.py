@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from headwater.core.rng import Rng
-from headwater.core.types import Batch, Step
+from headwater.core.types import Annotations, Batch, Step
 from headwater.engine.distributed import World, share_batch_norms
 from tests import small
 from tests.contract.methods import METHODS, build
@@ -21,7 +21,10 @@ from tests.contract.methods import METHODS, build
 
 def half(batch: Batch, rank: int) -> Batch:
     rows = list(range(4 * rank, 4 * rank + 4))
-    return Batch({m: small.some(x, rows) for m, x in batch.x.items()}, None if batch.y is None else batch.y[rows])
+    marks = batch.annotations
+    assert marks is not None
+    cut = Annotations(marks.boxes[rows], marks.classes[rows])
+    return Batch({m: small.some(x, rows) for m, x in batch.x.items()}, None if batch.y is None else batch.y[rows], cut)
 
 
 def one_rank(rank: int, port: int, out: str) -> None:

@@ -5,7 +5,7 @@ catalogue and kinds of parts out of a closed table; nothing in it is imported or
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from headwater.api import catalogue, run
 from headwater.core.errors import RequestError
 from headwater.core.verbs import Method
+from headwater.data.source import Source
 from headwater.engine.checkpoint import MANIFEST, verify, write_folder
 from headwater.parts import masks, noise_masks, views
 from headwater.parts.architectures import KINDS, from_json, to_json
@@ -48,9 +49,16 @@ class Learned:
 
 
 def predicts(method: type[Method] | Method) -> str | None:
-    """What the method predicts, of those things that `predict` knows: forecasts or classes."""
+    """What the method predicts, of those things that `predict` knows: forecasts, classes or boxes. Besides, it may name
+    weights by how their names begin: those that say something class by class (`by_class`), and those that only its training
+    needs (`forgotten`)."""
     found: str | None = getattr(method, "predicts", None)
     return found
+
+
+def classes(method: Method, source: Source) -> list[str]:
+    """What the method tells apart in these data; boxes that it finds by itself are objects."""
+    return list(source.marked.get("boxes", ("object",)) if method.boxes else source.classes)
 
 
 def save(
@@ -63,6 +71,8 @@ def save(
     provenance: Mapping[str, Any],
 ) -> Path:
     """Write the folder `method/` of a run, whole or not at all."""
+    left = getattr(method, "forgotten", ())
+    weights = {k: v for k, v in method.state_dict().items() if not k.startswith(left)}
     text = {
         "format": FORMAT,
         "method": name,
@@ -71,7 +81,7 @@ def save(
         "preprocessing": {m: dict(p) for m, p in preprocessing.items()},
         "provenance": dict(provenance),
     }
-    return write_folder(folder / FOLDER, {"weights.safetensors": method.state_dict()}, {"method.json": text})
+    return write_folder(folder / FOLDER, {"weights.safetensors": weights}, {"method.json": text})
 
 
 def load(path: str | Path) -> Learned:
@@ -107,10 +117,13 @@ def onward(path: str | Path, module: ModuleType, encoder: str = "") -> Learned:
     return found
 
 
-def carry(found: Learned, method: Method) -> None:
+def carry(found: Learned, method: Method, classes: Sequence[str] = ()) -> None:
     """The weights of a run, written into a method whose encoder has them already. What the method has beside them stays as
-    it is. Raises RequestError where a weight does not fit."""
-    theirs = {k: v for k, v in found.method.state_dict().items() if not k.startswith("encoder.")}
+    it is, and so do weights that belong to single classes where `classes` are others than those of the run. Raises
+    RequestError where a weight does not fit."""
+    alike = list(found.provenance.get("classes", ())) == list(classes)
+    own = ("encoder.", *(() if alike else getattr(method, "by_class", ())))
+    theirs = {k: v for k, v in found.method.state_dict().items() if not k.startswith(own)}
     ours = method.state_dict()
     for name, value in theirs.items():
         if name not in ours or ours[name].shape != value.shape:

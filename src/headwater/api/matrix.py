@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from headwater.api import catalogue
 from headwater.core.errors import RequestError
@@ -33,6 +34,30 @@ def check_whole(module: ModuleType, source: Source) -> None:
         raise RequestError(
             f"{method.__name__} needs every modality of every item, and some items of {source.name} lack one; open the "
             f"data without missing=True."
+        )
+
+
+def takes_boxes(module: ModuleType) -> bool:
+    """Whether the method of the module learns from boxes that are marked on pictures."""
+    method = catalogue.method_class(module)
+    return method is not None and method.boxes
+
+
+def check_boxes(module: ModuleType, source: Source, config: Any) -> None:
+    """Raises RequestError where the method of the module learns from boxes, and there are none; or there are, and it is to
+    find its own."""
+    method, finds = catalogue.method_class(module), getattr(config, "proposals", 0)
+    if method is None or not takes_boxes(module):
+        return
+    if "boxes" not in source.marked and not finds:
+        raise RequestError(
+            f"{method.__name__} learns from boxes on pictures, and {source.name} comes with none: --read annotations=FILE "
+            "gives them (COCO's JSON, or a folder of VOC's XML), and --set method.proposals=30 finds some without a teacher."
+        )
+    if "boxes" in source.marked and finds:
+        raise RequestError(
+            f"method.proposals={finds} finds boxes on pictures that have none; {source.name} comes with boxes, which "
+            f"{method.__name__} learns from: leave out one of the two."
         )
 
 

@@ -1,4 +1,4 @@
-"""`hw.predict`: what a method says of data, where it says more than features: forecasts, probabilities of classes."""
+"""`hw.predict`: what a method says of data, where it says more than features: forecasts, classes, boxes on pictures."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float
 
+from headwater.api.detections import KEEP, Boxes, detections
 from headwater.api.encoders import prepare
 from headwater.api.forecasts import Forecasts, forecasts
 from headwater.api.learned import Learned, load, predicts
@@ -21,7 +22,8 @@ from headwater.core.types import Batch, Step
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
 
-FORMATS = (".parquet", ".csv")
+FORMATS = {"boxes": (".json",)}  # by what is predicted; tables where it is not named
+TABLES = (".parquet", ".csv")
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,25 @@ def predict(
     steps: int = 0,
     back: int = 0,
     season: int = 0,
+    keep: int = 0,
     batch_size: int = 256,
     device: str = "auto",
     workers: int = 2,
-) -> Forecasts | Classes:
+) -> Forecasts | Classes | Boxes:
     """What the method of a run predicts for data.
 
-    out     a .parquet or .csv file to write; beside that of forecasts stands a picture of the same name, .png
+    out     a .parquet or .csv file to write, of boxes a .json in COCO's format; beside that of forecasts and of boxes
+            stands a picture of the same name, .png
     steps   of forecasts: only so many
     back    of forecasts: begin so many steps before the end of each series, where the truth is known
     season  of forecasts: its length in steps for the seasonal-naive beside them; found in the data by itself
+    keep    of boxes: the best so many of each picture; 0 means 30
 
     Raises RequestError where the method predicts nothing, or not from such data.
     """
-    at = None if out is None else _place(Path(out))
     learned = run if isinstance(run, Learned) else load(run)
+    kind = predicts(learned.method)
+    at = None if out is None else _place(Path(out), FORMATS.get(kind or "", TABLES))
     learned.method.to(pick_device(device))
     modality = next(iter(learned.architectures))
     named = isinstance(data, str | os.PathLike)
@@ -70,18 +76,25 @@ def predict(
         raise RequestError(
             f"{learned.name} was trained on {modality}; {source.name} holds {', '.join(source.modalities)}."
         )
-    made: Forecasts | Classes
-    if predicts(learned.method) == "forecasts":
+    if keep and kind != "boxes":
+        raise RequestError(f"keep is for boxes; {learned.name} predicts {kind}.")
+    if (steps or back or season) and kind != "forecasts":
+        raise RequestError(f"steps, back and season are for forecasts; {learned.name} predicts {kind}.")
+    made: Forecasts | Classes | Boxes
+    if kind == "boxes":
+        made = detections(learned, source, keep=keep or KEEP, batch_size=batch_size, workers=workers)
+    elif kind == "forecasts":
         made = forecasts(learned, source, steps=steps, back=back, season=season, batch_size=batch_size)
-    elif steps or back or season:
-        raise RequestError(f"steps, back and season are for forecasts; {learned.name} predicts classes.")
     else:
         facts = learned.preprocessing.get(modality, {})
         source = source.only(modality).conform(modality, facts.get("read", {}))
         made = _classes(learned, Loader(source, batch_size, workers=workers), modality, facts)
     if at is not None:
-        _write(made.columns(), at)
-        if isinstance(made, Forecasts):
+        if isinstance(made, Boxes):
+            _write(made.text(), at)
+        else:
+            _write(made.columns(), at)
+        if not isinstance(made, Classes):
             made.draw(at.with_suffix(".png"))
     return made
 
@@ -99,20 +112,22 @@ def _classes(learned: Learned, loader: Loader, modality: str, facts: Mapping[str
     return Classes(tuple(ids), tuple(names), torch.cat(found).double().numpy())
 
 
-def _place(out: Path) -> Path:
-    if out.suffix.lower() not in FORMATS:
-        raise RequestError(f"--out {out}: the ending says the format; expected {' or '.join(FORMATS)}.")
+def _place(out: Path, formats: tuple[str, ...]) -> Path:
+    if out.suffix.lower() not in formats:
+        raise RequestError(f"--out {out}: the ending says the format; expected {' or '.join(formats)}.")
     if not out.parent.is_dir():
         raise RequestError(f"--out {out}: there is no folder {out.parent}.")
     return out
 
 
-def _write(columns: Mapping[str, Any], at: Path) -> None:
-    """Whole or not at all. NaN becomes an empty cell."""
-    table = pa.table({k: pa.array(v, from_pandas=True) for k, v in columns.items()})
+def _write(what: Mapping[str, Any] | str, at: Path) -> None:
+    """Columns or a text, whole or not at all. In columns NaN becomes an empty cell."""
     aside = at.with_name(f".writing-{at.name}")
+    table = None if isinstance(what, str) else pa.table({k: pa.array(v, from_pandas=True) for k, v in what.items()})
     try:
-        if at.suffix.lower() == ".csv":
+        if isinstance(what, str):
+            aside.write_text(what)
+        elif at.suffix.lower() == ".csv":
             import pyarrow.csv
 
             pyarrow.csv.write_csv(table, aside)

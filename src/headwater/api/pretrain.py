@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from headwater.api import catalogue, learned, run
-from headwater.api.encoders import HF, Pretrained, load, prepare, suited
-from headwater.api.matrix import check_whole
+from headwater.api.encoders import HF, Pretrained, conformed, load, prepare, suited
+from headwater.api.matrix import check_boxes, check_whole, takes_boxes
 from headwater.api.override import flat, override
-from headwater.api.recipe import Recipe, recipe_for
+from headwater.api.recipe import Recipe, marked, recipe_for
 from headwater.api.views_sheet import draw_views
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import mix
@@ -88,7 +88,8 @@ def pretrain(
     onward = learned.onward(go_on, module, encoder) if go_on else None
     encoder = str(go_on) if go_on else encoder
     begun = load(encoder) if encoder.startswith(HF) or (encoder and Path(encoder).is_dir()) else None
-    source = source if begun is None else suited(source, begun)
+    if begun is not None:
+        source = conformed(source, begun) if takes_boxes(module) else suited(source, begun)
     seen = split(source, holdout, seed)[0] if holdout else source
     check_whole(module, source)
     recipe = recipe_for(module, _seen_by(begun, source), len(seen), len(source.classes), "" if begun else encoder)
@@ -96,9 +97,10 @@ def pretrain(
         going = met(begun.card.architecture, source.spec[begun.modality])
         recipe = replace(recipe, encoder={**recipe.encoder, begun.modality: going})
     if onward is not None:
-        recipe = replace(recipe, method=onward.config)
+        recipe = replace(recipe, method=marked(onward.config, source.spec))
     recipe = _with(recipe, seed=seed, steps=steps, batch_size=batch_size, precision=precision)
     recipe = override(recipe, set)
+    check_boxes(module, source, recipe.method)
     folder, world, where = Path(out), join(), pick_device(device)
     diagnosis = examine(source, workers=workers)
     identity = {
@@ -112,7 +114,7 @@ def pretrain(
         identity["begun"] = begun.digest
     model = build(module, recipe, seen, seed, begun)
     if onward is not None:
-        learned.carry(onward, model)
+        learned.carry(onward, model, learned.classes(model, source))
         identity["go_on"] = onward.digest
     if world.main:
         run.claim(folder, identity, resume)
@@ -298,7 +300,7 @@ def _finish(
     prepared = {m: preprocessing(m, recipe, source, begun) for m in recipe.encoder}
     provenance = {**kept, "data": source.name, "steps": outcome.step, "versions": versions()}
     if learned.predicts(model) is not None:
-        facts = {**provenance, "classes": list(source.classes)}
+        facts = {**provenance, "classes": learned.classes(model, source)}
         learned.save(folder, kept["method"], model, recipe.method, recipe.encoder, prepared, facts)
     for modality, encoder in encoders.items():
         at = folder / "encoder" / modality if len(encoders) > 1 else folder / "encoder"

@@ -63,6 +63,7 @@ def recipe_for(
         config = config.viewed(kit_for(viewed, {**facts[viewed], **sides}))
         if hasattr(config, "viewed_modality"):
             config = replace(config, viewed_modality=viewed)
+    config = marked(config, spec)
     if hasattr(config, "classes"):
         if n_classes < 2:
             raise RequestError(
@@ -73,6 +74,11 @@ def recipe_for(
         config, facts["series"] = forecasting(config, facts["series"])
     encoders = {m: named(encoder or beginning(method, m, f), m, f) for m, f in facts.items()}
     return Recipe(config, encoders, fit_for(small, n), size)
+
+
+def marked(config: Any, spec: Mapping[str, Mapping[str, Any]]) -> Any:
+    """For methods that learn from boxes: the configuration for the classes of these."""
+    return config.marked(spec["image"].get("boxes", ())) if hasattr(config, "marked") else config
 
 
 def beginning(method: type[Method], modality: str, facts: Mapping[str, Any]) -> str:

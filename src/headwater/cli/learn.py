@@ -146,25 +146,36 @@ def embed(
 def predict(
     run: Annotated[str, typer.Option("--encoder", "-e", help="A run folder.")],
     data: Data,
-    out: Annotated[str, typer.Option("--out", "-o", help="A .parquet or .csv file; forecasts are drawn beside it.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", help="A .parquet or .csv file, for boxes a .json; forecasts and boxes are drawn beside it."
+        ),
+    ],
     read: Read = None,
     steps: Annotated[int, typer.Option(help="Forecasts: only so many steps.", min=0)] = 0,
     back: Annotated[
         int, typer.Option(help="Forecasts: begin so many steps before the end, where the truth is known.", min=0)
     ] = 0,
     season: Annotated[int, typer.Option(help="Forecasts: the season in steps; found by itself where not given.")] = 0,
+    keep: Annotated[int, typer.Option(help="Boxes: the best so many of each picture; 0 means 30.", min=0)] = 0,
     device: Device = "auto",
     workers: Workers = 2,
     as_json: Json = False,
 ) -> None:
-    """Write what a method predicts: forecasts of series, classes of anything.
+    """Write what a method predicts: forecasts of series, boxes on pictures, classes of anything.
 
-    Example: headwater predict --encoder runs/ttm --data demand.csv --out forecast.parquet
+    Examples:
+
+    headwater predict --encoder runs/ttm --data demand.csv --out forecast.parquet
+
+    headwater predict --encoder runs/detector --data photos/ --out boxes.json
     """
     from headwater.api.predict import predict as work
 
     source, _ = opened(data, None, read)
-    made = work(run, source, out=out, steps=steps, back=back, season=season, device=device, workers=workers)
+    asked = {"steps": steps, "back": back, "season": season, "keep": keep}
+    made = work(run, source, out=out, **asked, device=device, workers=workers)
     emit(shown.prediction(made, out), as_json, shown.print_prediction)
 
 

@@ -204,8 +204,20 @@ def print_claim(found: dict[str, Any]) -> None:
 
 def prediction(made: Any, out: str) -> dict[str, Any]:
     """What `predict` did."""
+    from headwater.api.detections import Boxes
     from headwater.api.forecasts import Forecasts
 
+    if isinstance(made, Boxes):
+        return {
+            "out": out,
+            "picture": str(Path(out).with_suffix(".png")),
+            "pictures": len(made.ids),
+            "boxes": sum(map(len, made.found)),
+            "classes": list(made.classes),
+            "precision": made.precision,
+            "strange": list(made.strange),
+            "unreadable": [list(pair) for pair in made.unreadable],
+        }
     if not isinstance(made, Forecasts):
         return {"out": out, "items": len(made.ids), "classes": list(made.classes)}
     n, _, h = made.values.shape
@@ -223,6 +235,16 @@ def prediction(made: Any, out: str) -> dict[str, Any]:
 def print_prediction(found: dict[str, Any]) -> None:
     if "items" in found:
         print(f"{found['items']:,} items, {len(found['classes'])} classes: {found['out']}")
+        return
+    if "boxes" in found:
+        print(f"{found['boxes']:,} boxes on {found['pictures']:,} pictures: {found['out']}, {found['picture']}")
+        if found["precision"]:
+            ap, half = 100 * found["precision"]["ap"], 100 * found["precision"]["ap50"]
+            print(f"Average precision against the boxes of the data: AP {ap:.1f}, AP50 {half:.1f}.")
+        if found["strange"]:
+            print(f"  never seen in training, so never found: {', '.join(found['strange'])}")
+        for item, why in found["unreadable"][:5]:
+            print(f"  unreadable: {item} ({why})")
         return
     what = f"{found['series']:,} series, {len(found['channels'])} channels, {found['steps']} steps each"
     print(f"{what}: {found['out']}, {found['picture']}")

@@ -36,6 +36,7 @@ class Method(nn.Module, ABC):
     together    how many modalities it learns from at once
     modalities  the only ones that it makes sense for; empty: all
     missing     it minds `Batch.present`: samples may lack a modality
+    boxes       it learns from boxes that are marked on pictures (`Batch.annotations`)
     begins      the architecture to begin with, by modality, where it is another than the modality's own, such as t5-micro;
                 `/groups` is the modality's own with another way to make tokens
 
@@ -46,6 +47,7 @@ class Method(nn.Module, ABC):
     together: ClassVar[int] = 1
     modalities: ClassVar[tuple[str, ...]] = ()
     missing: ClassVar[bool] = False
+    boxes: ClassVar[bool] = False
     begins: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod

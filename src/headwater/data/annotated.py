@@ -42,6 +42,7 @@ class Annotated(Source):
         self.marked = {}
         if drawn is not None:
             self.marked["boxes"] = drawn.names
+            self.extra = {**self.extra, "image": {**self.extra.get("image", {}), "boxes": drawn.names}}
             self.notes += (drawn.summary(), *drawn.notes)
         if masks is not None:
             self.marked["masks"] = masks.names

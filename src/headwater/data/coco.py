@@ -124,3 +124,31 @@ def _box(mark: Mapping[str, Any], path: str) -> list[float]:
     ):
         raise RequestError(f"{_called(mark, path)} has the bbox {box!r}; [left, top, width, height] is expected.")
     return [float(v) for v in box]
+
+
+def document(
+    keys: Sequence[str], sizes: Sequence[tuple[int, int]], names: Sequence[str], found: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """The JSON of COCO for boxes with scores: of each picture (file name, height and width) rows of score, class, left, top,
+    right and bottom, in pixels. Classes are numbered from 1, as COCO does; `load` reads it back, and passes over scores."""
+    marks = [
+        {
+            "id": 0,
+            "image_id": i,
+            "category_id": int(kind) + 1,
+            "bbox": [left, top, round(right - left, 6), round(bottom - top, 6)],
+            "area": round((right - left) * (bottom - top), 6),
+            "iscrowd": 0,
+            "score": score,
+        }
+        for i, rows in enumerate(found)
+        for score, kind, left, top, right, bottom in rows.tolist()
+    ]
+    return {
+        "images": [
+            {"id": i, "file_name": key, "height": high, "width": wide}
+            for i, (key, (high, wide)) in enumerate(zip(keys, sizes, strict=True))
+        ],
+        "annotations": [{**mark, "id": k} for k, mark in enumerate(marks)],
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(names)],
+    }

@@ -99,7 +99,7 @@ class Source(ABC):
         """What an encoder needs to know, by modality, from the first readable of items spread over the set.
 
         image   channels and size (h, w) (None if mixed), dtype, promoted; bands and own_unit where the first have names
-                or the values leave [0, 1]; video and volume with three axes
+                or the values leave [0, 1]; boxes, the names of their classes; video and volume with three axes
         series  channels and length (None if mixed), dtype; audio with rate, in Hz; points with the number of them
         table   columns, names
         text    vocabulary, end, pad, longest caption seen

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headwater.core.types import Annotations
-from headwater.parts.boxes import from_centre, giou, to_centre
+from headwater.parts.boxes import from_centre, giou, iou, to_centre
 from headwater.parts.deformable import Detections
-from headwater.parts.losses import Gather
+from headwater.parts.losses import Gather, masked_mean
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al., 2017)
 
@@ -78,6 +78,17 @@ class SetLoss:
         regress = ((self.l1 * away + self.giou * apart) * paired).sum()
         total = self.label * focal(found.logits, aim).sum() + regress
         return total / boxes_per_process(wanted, gather), given
+
+
+def given_to(x: Float[Tensor, "b q d"], given: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
+    """The row of x of each target's query; that of the first where there is none."""
+    return x.gather(1, given.clamp(min=0)[..., None].expand(-1, -1, x.shape[2]))
+
+
+def overlap(found: Detections, wanted: Targets, given: Int[Tensor, "b m"], gather: Gather) -> Float[Tensor, ""]:
+    """Intersection over union of what the last layer found with what was to be found, mean over everyone's targets."""
+    box = given_to(found.boxes[-1].detach(), given)
+    return masked_mean(iou(from_centre(box), from_centre(wanted.boxes)), given >= 0, gather)
 
 
 def boxes_per_process(wanted: Targets, gather: Gather) -> Float[Tensor, ""]:
