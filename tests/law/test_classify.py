@@ -9,6 +9,7 @@ from headwater.core.types import Batch
 from headwater.core.verbs import Encoder
 from headwater.methods.adapt import lora
 from headwater.methods.supervise import classify
+from headwater.parts import surgery
 from headwater.parts.views import CentreCrop
 from tests.small import batch, convnet, step, vit
 
@@ -74,7 +75,7 @@ def test_of_an_adapted_encoder_only_the_new_weights_train():
     method = build(lora.TINY.build().adapt(vit()))
     method(batch(), step()).value.backward()
     reached = {n for n, p in method.named_parameters() if p.grad is not None}
-    new = {f"encoder.{n}" for n in lora.weights(method.encoder)}
+    new = {f"encoder.{n}" for n in surgery.weights(method.encoder)}
     assert new and reached == new | {"head.weight", "head.bias"}
 
 

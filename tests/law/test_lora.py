@@ -7,6 +7,7 @@ from torch import nn
 from headwater.core.errors import RequestError
 from headwater.core.verbs import Encoder
 from headwater.methods.adapt import lora
+from headwater.parts import surgery
 from tests.small import batch, convnet, vit
 
 X = batch().x["image"]
@@ -17,7 +18,7 @@ def adapted(**named: object) -> Encoder:
     torch.manual_seed(0)
     encoder = lora.Config(**{"rank": 3, "alpha": 6.0, **named}).build().adapt(vit())
     with torch.no_grad():
-        for name, weight in lora.weights(encoder).items():
+        for name, weight in surgery.weights(encoder).items():
             if name.endswith("up"):
                 weight.normal_(std=0.2)
     return encoder
@@ -32,7 +33,7 @@ def test_it_starts_as_exactly_the_base():
 def test_only_the_new_weights_train():
     encoder = adapted()
     trained = {n for n, p in encoder.named_parameters() if p.requires_grad}
-    assert trained == set(lora.weights(encoder)) and len(trained) == 8  # two maps in each of two blocks
+    assert trained == set(surgery.weights(encoder)) and len(trained) == 8  # two maps in each of two blocks
 
 
 def test_the_correction_is_scaled_by_alpha_over_rank():
@@ -48,14 +49,14 @@ def test_the_correction_is_scaled_by_alpha_over_rank():
 
 def test_where_names_the_maps():
     encoder = adapted(where=("qkv",))
-    assert {n.split(".")[-2] for n in lora.weights(encoder)} == {"qkv"}
+    assert {n.split(".")[-2] for n in surgery.weights(encoder)} == {"qkv"}
 
 
 def test_merging_keeps_the_function_and_restores_the_architecture():
     encoder = adapted()
     before = encoder(X).pooled
     names = set(vit().state_dict())
-    merged = lora.merge(encoder)
+    merged = surgery.merge(encoder)
     assert set(merged.state_dict()) == names
     torch.testing.assert_close(merged(X).pooled, before, atol=1e-5, rtol=1e-5)
 
@@ -63,20 +64,20 @@ def test_merging_keeps_the_function_and_restores_the_architecture():
 def test_the_new_weights_alone_restore_the_function():
     base = vit()
     one, other = (lora.TINY.build().adapt(copy.deepcopy(base)) for _ in range(2))
-    for weight in lora.weights(one).values():
+    for weight in surgery.weights(one).values():
         weight.normal_()
-    saved = {n: w.clone() for n, w in lora.weights(one).items()}
+    saved = {n: w.clone() for n, w in surgery.weights(one).items()}
     assert not torch.equal(other(X).pooled, one(X).pooled)
-    lora.restore(other, saved)
+    surgery.restore(other, saved)
     assert torch.equal(other(X).pooled, one(X).pooled)
 
 
 def test_weights_of_another_adaptation_are_refused():
     encoder = adapted()
     with pytest.raises(RequestError, match="shape"):
-        lora.restore(encoder, lora.weights(adapted(rank=2)))
+        surgery.restore(encoder, surgery.weights(adapted(rank=2)))
     with pytest.raises(RequestError, match="not in both"):
-        lora.restore(encoder, lora.weights(adapted(where=("qkv",))))
+        surgery.restore(encoder, surgery.weights(adapted(where=("qkv",))))
 
 
 def test_an_encoder_without_such_maps_is_told_what_it_has():
@@ -89,12 +90,12 @@ def test_an_encoder_without_such_maps_is_told_what_it_has():
 def test_it_equals_peft():
     peft = pytest.importorskip("peft")
     ours = adapted(rank=3, alpha=7.0)
-    theirs = lora.merge(lora.Config(rank=3, where=("qkv", "out")).build().adapt(vit()))  # any copy of the base
+    theirs = surgery.merge(lora.Config(rank=3, where=("qkv", "out")).build().adapt(vit()))  # any copy of the base
     base = {n.replace(".base.", "."): w for n, w in ours.state_dict().items() if not n.endswith(("up", "down"))}
     theirs.load_state_dict(base)
     peft.inject_adapter_in_model(peft.LoraConfig(r=3, lora_alpha=7, target_modules=["qkv", "out"]), theirs)
     modules = dict(theirs.named_modules())
-    new = lora.weights(ours)
+    new = surgery.weights(ours)
     with torch.no_grad():
         for name, weight in new.items():
             parent, _, leaf = name.rpartition(".")

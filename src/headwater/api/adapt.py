@@ -31,6 +31,7 @@ from headwater.engine.log import Progress
 from headwater.engine.optimise import AdamW
 from headwater.methods.assess.linear_probe import LinearProbe
 from headwater.methods.supervise import classify
+from headwater.parts import surgery
 
 Row = dict[str, Any]
 
@@ -57,14 +58,16 @@ def adapt(
     back into the architecture it came from, so that every other verb takes it) and `adaptation.json` (what is returned).
     """
     module = catalogue.load(method)
-    if not any(isinstance(v, type) and issubclass(v, Adapter) and v is not Adapter for v in vars(module).values()):
+    adapters = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Adapter) and v is not Adapter]
+    if not adapters:
         names = [catalogue.short(n) for n in catalogue.names() if n.startswith("adapt.")]
         raise RequestError(f"{method!r} is no adapter; these are: {', '.join(names)}.")
     pretrained = encoder if isinstance(encoder, Pretrained) else load(encoder)
     source = labelled(open_data(data, labels=labels), pretrained)
     if not source.classes:
         raise RequestError(f"{source.name} has numbers for labels; adapters are trained on classes.")
-    fitted = FitConfig(steps=steps, batch_size=min(batch_size, len(source)), optimiser=AdamW(rate=2e-3), seed=seed)
+    optimiser = AdamW(rate=adapters[0].rate)
+    fitted = FitConfig(steps=steps, batch_size=min(batch_size, len(source)), optimiser=optimiser, seed=seed)
     recipe = override({"adapter": module.Config(), "fit": fitted}, set)
     folder, where = Path(out), pick_device(device)
     identity = {"method": catalogue.short(module.__name__), "recipe": flat(recipe), "seed": seed}
@@ -83,7 +86,7 @@ def adapt(
         line, trained = _train(title, candidate, pretrained, pool, tested, config, where, progress)
         rows.append(line)
         if rate is None:
-            _save(folder, module, trained, pretrained, identity)
+            _save(folder, trained, pretrained, identity)
     result = {"data": source.name, "n_pool": len(pool), "n_test": len(tested), "rows": rows}
     run.write_json(folder / "adaptation.json", result)
     run.add(
@@ -132,13 +135,11 @@ def _row(title: str, accuracy: float, trained: int, seconds: float) -> Row:
     return {"what": title, "accuracy": accuracy, "trained_parameters": trained, "seconds": seconds}
 
 
-def _save(
-    folder: Path, module: Any, trained: classify.Classify, pretrained: Pretrained, identity: dict[str, Any]
-) -> None:
+def _save(folder: Path, trained: classify.Classify, pretrained: Pretrained, identity: dict[str, Any]) -> None:
     new = {f"head.{k}": v for k, v in trained.head.state_dict().items()}
-    new |= {f"encoder.{k}": v for k, v in module.weights(trained.encoder).items()}
+    new |= {f"encoder.{k}": v for k, v in surgery.weights(trained.encoder).items()}
     write_folder(folder / "adapter", {"weights.safetensors": new}, {"adapter.json": {"format": 1, **identity}})
-    merged = module.merge(copy.deepcopy(trained.encoder))
+    merged = surgery.merge(copy.deepcopy(trained.encoder))
     provenance = {**pretrained.card.provenance, "adapted_by": identity["method"], "adapted_on": identity["recipe"]}
     save_encoder(
         folder / "encoder", merged, Card(pretrained.card.architecture, pretrained.card.preprocessing, provenance)

@@ -92,7 +92,9 @@ class Selector(ABC):
 
 
 class Adapter(ABC):
-    """Surgery: an encoder in, the same encoder out with only the new weights trainable."""
+    """Surgery: an encoder in, the same encoder out with only the new weights trainable, at a learning rate of `rate`."""
+
+    rate: ClassVar[float] = 2e-3
 
     @abstractmethod
     def adapt(self, encoder: Encoder) -> Encoder: ...
