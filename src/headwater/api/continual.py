@@ -1,6 +1,8 @@
-"""`hw.continual`: estimators that learn session by session, in scikit-learn's API; `partial_fit` adds classes."""
+"""`hw.continual`: estimators that learn session by session, in scikit-learn's API, where `partial_fit` adds classes; and
+`sessions`, which has one learn so from data and measures what it forgets."""
 
+from headwater.api.sessions import sessions
 from headwater.methods.continual.fetril import FeTrIL
 from headwater.methods.continual.teen import TEEN
 
-__all__ = ["TEEN", "FeTrIL"]
+__all__ = ["TEEN", "FeTrIL", "sessions"]

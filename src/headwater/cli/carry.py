@@ -1,10 +1,12 @@
-"""The command that carries encoders elsewhere: export."""
+"""The commands that carry encoders further: export to other programs, continual learning of classes."""
 
 from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.app import Json, Out, app, emit
+from headwater.cli import show as shown
+from headwater.cli.app import Data, Device, Json, Labels, Out, Seed, Set, Workers, app, emit, live
+from headwater.cli.reading import Read, opened
 
 
 @app.command()
@@ -42,3 +44,65 @@ def _show(made: dict[str, Any]) -> None:
         "onnx": lambda: f"ONNX; beside the encoder it differs by at most {made['difference']:.1e} of the largest value",
     }[made["format"]]()
     print(f"{made['out']}: {told}")
+
+
+@app.command()
+def continual(
+    method: Annotated[str, typer.Argument(help="What learns in sessions: nmc, dis-vs-gen, teen or fetril.")],
+    encoder: Annotated[str, typer.Option("--encoder", "-e", help="A run folder or an encoder folder.")],
+    data: Data,
+    out: Out,
+    sessions: Annotated[
+        str, typer.Option(help="How many sessions, or the number of classes in each, such as 5,1,1,1,1,1.")
+    ] = "5",
+    labels: Labels = None,
+    read: Read = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole session.")] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="One more session for the learner in --out, of new classes.")
+    ] = False,
+    device: Device = "auto",
+    workers: Workers = 2,
+    set: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Learn classes that arrive in sessions, keeping no old data, and say what is forgotten.
+
+    Examples:
+
+    headwater continual fetril --encoder runs/photos --data photos/ --sessions 5 --out runs/photos-sessions
+
+    headwater continual fetril --encoder runs/photos --data more/ --out runs/photos-sessions --add
+    """
+    from headwater.api.sessions import sessions as work
+
+    source, labels = opened(data, labels, read)
+    counts = shown.numbers(sessions, "--sessions")
+    result = work(
+        method,
+        encoder,
+        source,
+        out=out,
+        groups=counts[0] if len(counts) == 1 else counts,
+        labels=labels,
+        seed=seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+        add=add,
+        set=set or (),
+        progress=live(),
+    )
+    emit({**result, "out": out}, as_json, _show_sessions)
+
+
+def _show_sessions(made: dict[str, Any]) -> None:
+    print(f"{made['data']}: accuracy in % after each session, on the classes of each and on all met")
+    for t, (row, seen) in enumerate(zip(made["matrix"], made["seen"], strict=True), 1):
+        cells = "".join(f"{100 * v:7.1f}" if v is not None else "      -" for v in row)
+        print(f"  {t:3}{cells}{' ' * 7 * (len(made['seen']) - t)}   all {100 * seen:.1f}")
+    print(
+        f"average {100 * made['average']:.1f}, last {100 * made['last']:.1f}, forgetting {100 * made['forgetting']:.1f} points; "
+        f"{made['state_bytes']:,} bytes kept in {made['out']}/state"
+    )

@@ -58,7 +58,7 @@ def reproduce(
     """
     from headwater.api.reproduce import reproduce as work
 
-    found = work(method, shown.numbers(seeds), ablate=ablate)
+    found = work(method, shown.numbers(seeds, "--seeds"), ablate=ablate)
     emit({k: found[k] for k in shown.CLAIM_KEYS} if as_json else found, as_json, shown.print_claim)
     if found["holds"] == ablate:
         raise typer.Exit(1)

@@ -28,11 +28,11 @@ def budgets(text: str) -> list[int | str]:
     return found
 
 
-def numbers(text: str) -> list[int]:
+def numbers(text: str, option: str) -> list[int]:
     """'0,1,2' -> [0, 1, 2]."""
     found = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() for part in found):
-        raise RequestError(f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2.")
+        raise RequestError(f"{option} {text!r}: expected whole numbers with commas between them, such as 2,1,1.")
     return [int(part) for part in found]
 
 
