@@ -137,6 +137,12 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{v:.3f}" for v in values)
 
 
+# what the size of a sample counts, where it is not pixels or voxels
+COUNTED = {
+    "table": "columns", "text": "tokens", "audio": "samples", "series": "steps", "points": "points", "graph": "nodes",
+}  # fmt: skip
+
+
 class _Tally:
     """Facts of one modality, gathered item by item."""
 
@@ -150,10 +156,11 @@ class _Tally:
     def add(self, item: str, sample: Sample) -> None:
         x = plain(sample)
         self.dtypes[str(x.dtype).removeprefix("torch.")] += 1
+        counted = COUNTED.get(self.modality, "")
         if self.modality in ("table", "text"):
-            self.sizes[f"{len(x)} {'columns' if self.modality == 'table' else 'tokens'}"] += 1
+            self.sizes[f"{len(x)} {counted}"] += 1
         else:
-            self.sizes[" x ".join(map(str, x.shape[1:]))] += 1
+            self.sizes[f"{' x '.join(map(str, x.shape[1:]))} {counted}".rstrip()] += 1
             self.channels[str(x.shape[0])] += 1
         if self.modality == "text":
             return
