@@ -4,6 +4,7 @@ Deformable DETR (Zhu et al., 2020) on one level. Boxes are (centre x, centre y, 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,11 @@ class Detections:
         cuts = zip(*(x.tensor_split([n], -2) for x in (self.logits, self.boxes, self.queries)), strict=True)
         first, rest = (Detections(*cut) for cut in cuts)
         return first, rest
+
+    def layers(self) -> Iterator["Detections"]:
+        """What each layer says by itself: all at once would need that many times the memory to compare with targets."""
+        for logits, boxes in zip(self.logits, self.boxes, strict=True):
+            yield Detections(logits[None], boxes[None], self.queries)
 
     def best(self) -> Float[Tensor, "b q 6"]:
         """Score, class, and box (left, top, right, bottom) of each query after the last layer, the highest score first."""

@@ -64,7 +64,7 @@ class SetLoss:
         """The loss, summed over layers, each matched by itself, and divided by the number of boxes of everyone's batch per
         process; and the query that each target was given to (see `matched`)."""
         with torch.no_grad():
-            given = matched(self.cost(found, wanted), wanted.real)
+            given = matched(torch.cat([self.cost(layer, wanted) for layer in found.layers()]), wanted.real)
         layers, _, q, k = found.logits.shape
         paired, query = given >= 0, given.clamp(min=0)
         aim = torch.zeros_like(found.logits)
