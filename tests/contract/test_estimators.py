@@ -15,7 +15,16 @@ from headwater.methods.assess.pt_ood import FamiliarityScore
 from headwater.methods.continual.fetril import FeTrIL
 from headwater.methods.continual.teen import TEEN
 
-ESTIMATORS = [NaiveBayes(), LinearProbe(), KNN(), KNN(metric="euclidean", weights="uniform"), NMC(), TEEN(), FeTrIL(), FamiliarityScore()]
+ESTIMATORS = [
+    NaiveBayes(),
+    LinearProbe(),
+    KNN(),
+    KNN(metric="euclidean", weights="uniform"),
+    NMC(),
+    TEEN(),
+    FeTrIL(),
+    FamiliarityScore(),
+]
 
 REFUSED = {
     FeTrIL: {"check_fit_score_takes_y": "calls partial_fit with the classes of fit, whose features FeTrIL has let go"}
