@@ -16,6 +16,7 @@ from headwater.parts.sizes import (
     CONFORMER,
     CONVNEXT,
     CRATE,
+    DIT,
     GRAPHNET,
     MIXER,
     NOPE,
@@ -56,7 +57,7 @@ def test_every_named_encoder_survives_the_way_to_json_and_back(name: str) -> Non
     }
     reads = {"image": [*VIT, *RESNET, *CONVNEXT, *SWIN], "series": [*VIT, *RESNET, *CONVNEXT, *MIXER]}
     reads |= {"table": [*VIT, *PERCEPTRON], "audio": [*VIT, *CONFORMER, *WAV2VEC2]}
-    reads = {m: [*known, *NOPE, *CRATE, *TJEPA] for m, known in reads.items()} | {"graph": [*GRAPHNET]}
+    reads = {m: [*known, *NOPE, *CRATE, *DIT, *TJEPA] for m, known in reads.items()} | {"graph": [*GRAPHNET]}
     reads["series"] += [*TTM]
     for modality in (m for m in facts if name in reads[m]):
         config = named(name, modality, facts[modality])

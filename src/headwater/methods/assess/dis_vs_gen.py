@@ -1,4 +1,4 @@
-"""Gaussian naive Bayes whose classes share their variances: as linear as logistic regression, and content with fewer labels.
+"""Gaussian naive Bayes whose classes share their variances: as linear as logistic regression, content with fewer labels.
 
 learns from   frozen features and their labels, all at once or in any number of pieces, classes in any order
 fits          per class the mean and the number of its samples; per feature one variance, pooled over the classes
