@@ -39,8 +39,8 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         "accuracy in %: the pre-trained encoder, and in brackets its margin over the same encoder untrained, mean over "
         f"seeds. Pre-trained for {' or '.join(map(str, steps))} steps of {sizes} samples, otherwise with the defaults of "
         "`headwater pretrain`, "
-        "on the generated set of each modality, 28 % held out; for pictures see [the digits](digits.md). A margin marked * is negative, or not positive for every "
-        "seed: pre-training by that method did not show there that it helps.\n\n"
+        "on the generated set of each modality, 28 % held out; for pictures see [the digits](digits.md). A margin marked * is "
+        "negative, or not positive for every seed: pre-training by that method did not show there that it helps.\n\n"
     )
     methods = [m for m in METHODS if any(r["method"] == m for r in rows)]
     seeds = len({r["seed"] for r in rows})
