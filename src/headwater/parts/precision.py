@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+
+from headwater.parts.boxes import iou
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 RECALLS = np.linspace(0, 1, 101)
@@ -56,8 +59,5 @@ def _taken(overlap: Float[np.ndarray, "n m"], least: float) -> np.ndarray:
 
 def overlaps(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
     """Intersection over union of every two; in double precision, so that an overlap of exactly a threshold counts."""
-    a, b = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
-    shared = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    common = shared.clip(min=0).prod(-1)
-    sizes = [(v[..., 2:] - v[..., :2]).clip(min=0).prod(-1) for v in (a, b)]
-    return common / np.maximum(sizes[0] + sizes[1] - common, 1e-9)
+    one, other = (torch.from_numpy(v.astype(np.float64)) for v in (a, b))
+    return iou(one[:, None], other).numpy()

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from headwater.core.errors import RequestError
 
-ROWS = 1 << 12  # at a time, so that doubles of all features need not be held at once
+ROWS = 1 << 10  # at a time: doubles of all features need not be held at once, and these stay in the cache
 
 
 def class_sums(
