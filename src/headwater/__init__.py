@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from headwater.api import assess, continual
     from headwater.api.adapt import adapt
     from headwater.api.catalogue import systems
+    from headwater.api.compare import compare
+    from headwater.api.curate import curate
     from headwater.api.doctor import doctor
     from headwater.api.embed import embed
     from headwater.api.encoders import load
@@ -33,7 +35,9 @@ _WHERE = {
     "FeatureExtractor": "headwater.api.features",
     "adapt": "headwater.api.adapt",
     "assess": "headwater.api.assess",
+    "compare": "headwater.api.compare",
     "continual": "headwater.api.continual",
+    "curate": "headwater.api.curate",
     "doctor": "headwater.api.doctor",
     "embed": "headwater.api.embed",
     "evaluate": "headwater.api.evaluate",
@@ -51,7 +55,9 @@ __all__ = [
     "FeatureExtractor",
     "adapt",
     "assess",
+    "compare",
     "continual",
+    "curate",
     "doctor",
     "embed",
     "evaluate",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from headwater.api import run
 from headwater.api.encoders import Pretrained, load, suited
 from headwater.api.pretrain import pick_device
 from headwater.data import open as open_data
@@ -34,7 +35,8 @@ def embed(
     decode are left out and named in `_unreadable.json`.
     """
     pretrained = encoder if isinstance(encoder, Pretrained) else load(encoder)
-    source = suited(open_data(data, labels=labels), pretrained)
+    whole = open_data(data, labels=labels)
+    source = suited(whole, pretrained)
     loader, where = Loader(source, batch_size, workers=workers), pick_device(device)
     if out is None:
         return engine.vectors(pretrained.encoder, loader, len(source), pretrained.prepare, where)[0]
@@ -45,7 +47,7 @@ def embed(
         loader,
         len(source),
         pretrained.prepare,
-        lambda chosen: _columns(source, chosen),
+        lambda chosen: columns_of(source, chosen),
         Path(out),
         identity,
         dtype=dtype,
@@ -53,11 +55,14 @@ def embed(
         world=world,
         progress=progress,
     )
+    if world.main:
+        run.add(Path(out), engine.RECORD, address=whole.address)
     world.barrier()
     return engine.read(Path(out))[0]
 
 
-def _columns(source: Source, chosen: list[int]) -> dict[str, Any]:
+def columns_of(source: Source, chosen: list[int]) -> dict[str, Any]:
+    """What stands beside the vectors of these items: id, path and, if any, label."""
     columns: dict[str, Any] = {"id": [source.id(i) for i in chosen], "path": [source.path(i) for i in chosen]}
     if source.labels is not None:
         names = source.classes

@@ -36,11 +36,11 @@ def claim(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
             raise RequestError(f"--resume: the run at {out} has {_difference(key, held.get(key), value)}.")
 
 
-def read(out: Path) -> dict[str, Any]:
+def read(out: Path, name: str = RUN) -> dict[str, Any]:
     """run.json of a run folder. Raises RequestError when the folder is not one."""
-    path = out / RUN
+    path = out / name
     if not path.is_file():
-        raise RequestError(f"{out} is not a run folder (no {RUN}).")
+        raise RequestError(f"{out} is not a run folder (no {name}).")
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
@@ -48,9 +48,9 @@ def read(out: Path) -> dict[str, Any]:
     return found
 
 
-def add(out: Path, **facts: Any) -> None:
-    """Add facts to run.json."""
-    write_json(out / RUN, {**read(out), **facts})
+def add(out: Path, name: str = RUN, **facts: Any) -> None:
+    """Add facts to run.json, or to another file of that kind."""
+    write_json(out / name, {**read(out, name), **facts})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,7 +1,7 @@
 """The six verbs, one small interface each. A class is abstract or final: these are the only ones to subclass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -83,12 +83,43 @@ class Estimator(Protocol):
     def predict(self, X: Any) -> Any: ...
 
 
+@runtime_checkable
+class Vectors(Protocol):
+    """Features of many items, which need not fit in memory: passes over them in order, as many as wished, in pieces
+    [rows, dim] of finite float32."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a selector chose of n items.
+
+    kept      positions, ascending
+    columns   what was found out of every item, such as its `group`, for the manifest and the report
+    mixture   the share of each group in what is learned from; empty: each item kept counts once
+    facts     what else the report tells
+    """
+
+    kept: Int[Tensor, " m"]
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    mixture: Mapping[int, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Selector(ABC):
-    """Chooses samples: filtering, active learning, coresets."""
+    """Chooses samples by their features: filtering, active learning, balancing."""
 
     @abstractmethod
-    def select(self, features: Float[Tensor, "n d"], budget: int, rng: Rng) -> Int[Tensor, " m"]:
-        """The indices of `budget` rows of `features`."""
+    def select(
+        self, features: Vectors, budget: int | None, rng: Rng, labels: Int[Tensor, " n"] | None = None
+    ) -> Choice:
+        """`budget` items; without one, as many as the method's own threshold keeps. `labels` are -1 where unknown."""
 
 
 class Adapter(ABC):
@@ -98,6 +129,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def adapt(self, encoder: Encoder) -> Encoder: ...
+
+    def objective(self, method: Method, features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Method:
+        """What trains, given a classifier with an `encoder` that is adapted and a linear `head`: the classifier itself,
+        changed in place, or something around it. `features` are what the encoder said of the data as it came."""
+        return method
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from headwater.data import (
     array,
     audio,
     builtin,
+    curated,
     dataset,
     graph,
     index,
@@ -41,7 +42,6 @@ ACCEPTED = (
     "a folder, a glob, a .txt list, a .zip or .tar or several, a table (.csv .tsv .parquet .arrow .feather), "
     "an array (.npy .npz), a URL, or a built-in set"
 )
-
 
 # what opens a single file: (place, path, labels, name) -> source
 Opener = Callable[[Disk | Remote, str, str | None, str], Source]
@@ -111,7 +111,12 @@ def open(
     for kind in source.modalities:
         if mine := {field: value for field, value in asked.items() if field in source.reading(kind)}:
             source = source.conform(kind, mine)
-    return settled(source, missing) if missing or not isinstance(what, Source) else source
+    source = settled(source, missing) if missing or not isinstance(what, Source) else source
+    if isinstance(what, Source):
+        return source
+    told = {"labels": labels, "name": name, "modality": modality, "reading": reading, "annotations": annotations}
+    source.address = curated.address(what, told | {"masks": masks, "columns": columns, "missing": missing})
+    return source
 
 
 def _opened(what: Any, labels: str | None, name: str | None, modality: str | None) -> Source:
@@ -178,6 +183,8 @@ def _by_name(what: str, asked: str | None, name: str | None, modality: str | Non
     if "://" in what and not what.startswith("file://"):
         return _remote(what, asked, name, modality)
     at = os.path.expanduser(what.removeprefix("file://"))
+    if manifest := curated.found(at):
+        return curated.open_manifest(manifest, open, asked, name)
     if spelled(at) in builtin.BUILTINS:
         _no_labels(asked, at)
         source = builtin.BUILTINS[spelled(at)](name or spelled(at))

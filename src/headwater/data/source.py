@@ -33,6 +33,7 @@ class Source(ABC):
     extra        facts that join those of `spec`, by modality: the names of columns, say
     marked       what is marked on the pictures, "boxes" or "masks", and the names of the classes of each
     present      which items hold each modality, bool [n], where some lack one; None: all hold all
+    address      what `hw.open` finds these very items by again, as JSON can hold it; None for what lies in memory alone
     """
 
     name: str
@@ -44,6 +45,7 @@ class Source(ABC):
     extra: Mapping[str, dict[str, Any]] = MappingProxyType({})
     marked: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     present: Mapping[str, np.ndarray] | None = None
+    address: Mapping[str, Any] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -6,8 +6,9 @@ several processes share the work by taking every n-th shard.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -114,6 +115,59 @@ def read(out: Path) -> tuple[NDArray[Any], dict[str, list[Any]]]:
     flat = column.flatten().to_numpy(zero_copy_only=False)
     others = {name: table.column(name).to_pylist() for name in table.column_names if name != "vector"}
     return flat.reshape(len(table), -1), others
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Embeddings on disk as `core.verbs.Vectors`: each pass reads them anew, so memory stays flat."""
+
+    files: tuple[Path, ...]
+    rows: int = 8192
+
+    def __len__(self) -> int:
+        return sum(pq.read_metadata(file).num_rows for file in self.files)
+
+    @property
+    def dim(self) -> int:
+        return int(pq.read_schema(self.files[0]).field("vector").type.list_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        first = 0
+        for piece in self.pieces(["vector"]):
+            flat = piece.column("vector").flatten().to_numpy(zero_copy_only=False)
+            x = torch.tensor(flat.reshape(len(piece), -1), dtype=torch.float32)
+            if not (fine := x.isfinite().all(1)).all():
+                row = first + int((~fine).nonzero()[0])
+                raise RequestError(f"The features in {self.files[0].parent} hold NaN or infinity, first in row {row}.")
+            first += len(x)
+            yield x
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in pq.read_schema(self.files[0]).names if name != "vector"]
+
+    def pieces(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for file in self.files:
+            yield from pq.ParquetFile(file).iter_batches(self.rows, columns=[*columns])
+
+    def take(self, positions: NDArray[Any]) -> pa.Table:
+        """All but the vectors, of the rows at ascending positions."""
+        parts, first = [], 0
+        for piece in self.pieces(self.names):
+            low, high = np.searchsorted(positions, [first, first + len(piece)])
+            parts.append(piece.take(pa.array(positions[low:high] - first)))
+            first += len(piece)
+        return pa.Table.from_batches(parts)
+
+
+def stored(at: Path) -> Stored | None:
+    """What a folder that `write` made holds, or a Parquet file with a column `vector`; None where it is neither."""
+    files = tuple(sorted(at.glob("part-*.parquet"))) if at.is_dir() else (at,) if at.suffix == ".parquet" else ()
+    if not files or not files[0].is_file():
+        return None
+    schema = pq.read_schema(files[0])
+    held = schema.get_field_index("vector") >= 0 and pa.types.is_fixed_size_list(schema.field("vector").type)
+    return Stored(files) if held else None
 
 
 def _pooled(

@@ -62,7 +62,7 @@ def _content(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": _verdict(evaluation, health),
         "evaluation": _evaluation(evaluation),
         "map": _map(folder),
-        "views": _image(folder / "views.png"),
+        "views": picture(folder / "views.png"),
         "curves": _curves(lines),
         "events": any("event" in line for line in lines),
         "health": health,
@@ -184,7 +184,7 @@ def _map(folder: Path) -> dict[str, Any] | None:
     content = _read(folder, "map.json")
     if not content or not content["x"]:
         return None
-    sheet = _image(folder / "map.png") if content.get("sprite") else None
+    sheet = picture(folder / "map.png") if content.get("sprite") else None
     used = set(content["label"] or [])
     return {
         "svg": charts.dots_chart(content["x"], content["y"], content["label"]),
@@ -196,7 +196,7 @@ def _map(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def _image(path: Path) -> dict[str, Any] | None:
+def picture(path: Path) -> dict[str, Any] | None:
     """A PNG as a data address, with its size in pixels."""
     if not path.is_file():
         return None

@@ -1,0 +1,182 @@
+"""`hw.curate`: which data to learn from. What is kept is written as a manifest that `hw.open` and pre-training read."""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headwater.api import catalogue, run
+from headwater.api.override import flat, override
+from headwater.api.pool import Pool, draw, pool_of
+from headwater.core.errors import RequestError
+from headwater.core.rng import Rng, mix
+from headwater.core.verbs import Choice, Selector
+from headwater.data.curated import counts, write_manifest
+from headwater.data.source import Source, Subset
+from headwater.engine.artefact import versions
+from headwater.engine.log import Progress
+from headwater.report.curation import Story, render
+
+Array = NDArray[Any]
+VECTORS, RECORD, PICTURE = "vectors", "curation.json", "kept.png"
+SHOWN, ACROSS = 8, 4  # rows of pictures, and columns of those kept and of those dropped
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What was kept: the data to learn from (None where only embeddings were given), the positions of the items in what
+    was given, and what `curation.json` says. `path` is the folder of the manifest, if one was written."""
+
+    kept: Array
+    data: Source | None
+    facts: Mapping[str, Any]
+    path: Path | None = None
+
+
+def curate(
+    method: str,
+    data: Any,
+    *,
+    keep: int | float | None = None,
+    out: str | Path | None = None,
+    encoder: Any = None,
+    labels: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 2,
+    set: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Curated:
+    """Chooses items of `data` by the method of that name (such as near-duplicates or balanced).
+
+    data      a folder of Parquet files that `embed` wrote, or one such file; or raw data as `hw.open` takes them
+    keep      how many items, or, below 1, which share of them; None leaves it to the method
+    out       a folder for the manifest, which `hw.open` and `pretrain` take as data, the report, and the features
+    encoder   whose features of raw data are compared; without one the values themselves are
+    set       settings of the method, each `name=value`
+
+    Raises RequestError for a method that does not choose data, a budget above what there is, and features that are not
+    finite.
+    """
+    selector: Selector = override(_selector(method)(), set)
+    folder = None if out is None else Path(out)
+    with tempfile.TemporaryDirectory() as aside:
+        if folder is not None:
+            _claim(folder)
+        started = time.monotonic()
+        pool = pool_of(data, (folder or Path(aside)) / VECTORS, encoder, labels, device, workers, progress)
+        budget = budget_of(keep, len(pool.vectors))
+        choice = selector.select(pool.vectors, budget, Rng(mix(seed, "curate")), pool.labels())
+        told = {
+            "method": catalogue.short(type(selector).__module__).replace("_", "-"),
+            "settings": flat(selector),
+            "seed": seed,
+            "name": pool.name,
+            "pool": len(pool.vectors),
+            "kept": len(choice.kept),
+            "seconds": round(time.monotonic() - started, 2),
+            **choice.facts,
+            "versions": versions(),
+        }
+        if choice.mixture:
+            told["mixture"] = {str(g): share for g, share in choice.mixture.items()}
+            told["draws"] = len(choice.kept)
+        if folder is not None:
+            _write(folder, pool, choice, told)
+        kept = choice.kept.numpy()
+        return Curated(kept, _part(pool, choice), told, folder)
+
+
+def budget_of(keep: int | float | None, n: int) -> int | None:
+    """How many of n items: a number of them, or a share below 1."""
+    if keep is None:
+        return None
+    share = isinstance(keep, float) and keep < 1
+    count = round(keep * n) if share else int(keep)
+    if (not share and keep != count) or not keep > 0:
+        raise RequestError(f"keep={keep}: expected a whole number of items, or a share between 0 and 1.")
+    if count > n:
+        raise RequestError(f"A budget of {count:,} items is above the pool, which holds {n:,}.")
+    if count < 1:
+        raise RequestError(f"keep={keep} of {n} items is none.")
+    return count
+
+
+def _selector(method: str) -> type[Selector]:
+    def found(name: str) -> type[Selector] | None:
+        module = catalogue.load(name)
+        own = (v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__)
+        return next((v for v in own if issubclass(v, Selector)), None)
+
+    if (kind := found(method)) is None:
+        able = [catalogue.short(n).replace("_", "-") for n in catalogue.names() if n.startswith("curate.") and found(n)]
+        raise RequestError(f"{method!r} does not choose data; these do: {', '.join(able)}.")
+    return kind
+
+
+def _claim(folder: Path) -> None:
+    """A new folder, or one that holds no more than features, which are taken up where they end."""
+    if folder.is_file() or (folder.is_dir() and [p for p in folder.iterdir() if p.name != VECTORS]):
+        raise RequestError(f"--out {folder} exists and holds something else; name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _part(pool: Pool, choice: Choice) -> Source | None:
+    if pool.source is None:
+        return None
+    places = pool.places(choice.kept.numpy())
+    if choice.mixture:
+        group = choice.columns["group"][choice.kept].numpy()
+        shares = {str(g): share for g, share in choice.mixture.items()}
+        places = np.repeat(places, counts(group, shares, len(places), "the choice"))
+    return Subset(pool.source, places)
+
+
+def _write(folder: Path, pool: Pool, choice: Choice, told: dict[str, Any]) -> None:
+    rows = choice.kept.numpy()
+    table = pool.vectors.take(rows)
+    for name, values in choice.columns.items():
+        table = table.append_column(name, pa.array(values[choice.kept].numpy()))
+    table = table.add_column(0, "position", pa.array(pool.places(rows)))
+    size = len(pool.vectors) if pool.source is None else len(pool.source)
+    write_manifest(folder, {**told, "data": pool.address, "pool": size}, table)
+    run.write_json(folder / RECORD, told)
+    render(folder, _story(folder, pool, choice, told))
+
+
+def _story(folder: Path, pool: Pool, choice: Choice, told: Mapping[str, Any]) -> Story:
+    """What the report shows: the groups before and after, and some of what was kept and dropped."""
+    rows, gone = choice.kept.numpy(), np.setdiff1d(np.arange(len(pool.vectors)), choice.kept.numpy())
+    tables = []
+    if "group" in choice.columns:
+        tables.append(("Groups", _before_and_after(choice.columns["group"].numpy(), rows, None)))
+    if (known := pool.labels()) is not None and pool.source is not None:
+        tables.append(("Labels", _before_and_after(known.numpy(), rows, pool.source.classes)))
+    if "twin" in choice.columns:
+        similar, twin = (choice.columns[name].numpy() for name in ("similarity", "twin"))
+        gone = gone[np.argsort(-similar[gone], kind="stable")]
+        some = gone[np.unique(np.linspace(0, len(gone) - 1, min(SHOWN, len(gone))).astype(int))]
+        names = pool.names(np.concatenate([twin[some], some]))
+        pairs = [(a, b, float(v)) for a, b, v in zip(names, names[len(some) :], similar[some], strict=False)]
+        columns = [("an item", twin[some]), ("its twin, dropped", some)]
+        return Story(told, tables, pairs, draw(pool, columns, folder / PICTURE))
+    generator = np.random.default_rng(0)
+    columns = []
+    for title, these in (("kept", rows), ("dropped", gone)):
+        lots = np.array_split(generator.permutation(these)[: ACROSS * SHOWN], ACROSS)
+        columns += [(title if i == 0 else "", lot) for i, lot in enumerate(lots)]
+    return Story(told, tables, [], draw(pool, columns, folder / PICTURE))
+
+
+def _before_and_after(group: Array, rows: Array, names: Sequence[str] | None) -> list[tuple[str, int, int]]:
+    """(name, in the pool, kept), the largest first."""
+    before, after = Counter(group.tolist()), Counter(group[rows].tolist())
+    name = (lambda g: f"group {g}") if names is None else (lambda g: names[g] if g >= 0 else "no label")
+    return [(name(g), n, after[g]) for g, n in before.most_common()]

@@ -1,0 +1,75 @@
+"""The command that chooses data: curate."""
+
+from typing import Annotated, Any
+
+import typer
+
+from headwater.cli.app import DATA_HELP, Device, Json, Labels, Out, Seed, Set, Workers, app, emit, live
+from headwater.cli.reading import Read, opened
+from headwater.core.errors import RequestError
+
+
+@app.command()
+def curate(
+    method: Annotated[str, typer.Argument(help="What chooses: near-duplicates or balanced.")],
+    data: Annotated[str, typer.Option("--data", "-d", help=f"A folder that embed wrote, or raw data: {DATA_HELP}")],
+    out: Out,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="How many items, such as 1000, or which share of them, such as 0.5; empty: as the method has it."
+        ),
+    ] = "",
+    encoder: Annotated[
+        str,
+        typer.Option("--encoder", "-e", help="Whose features of raw data are compared; empty: the values as they are."),
+    ] = "",
+    labels: Labels = None,
+    read: Read = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 2,
+    set: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Choose which data to learn from, and write a manifest that pretrain --data takes, and a report with pictures.
+
+    Examples:
+
+    headwater curate near-duplicates --data photos/ --out runs/photos-once
+
+    headwater curate balanced --data vectors/ --keep 10000 --out runs/photos-even
+
+    headwater pretrain mae --data runs/photos-even --out runs/photos
+    """
+    from headwater.api.curate import curate as work
+
+    source, labels = opened(data, labels, read)
+    made = work(
+        method,
+        source,
+        keep=_budget(keep),
+        out=out,
+        encoder=encoder or None,
+        labels=labels,
+        seed=seed,
+        device=device,
+        workers=workers,
+        set=set or (),
+        progress=live(),
+    )
+    emit({**made.facts, "out": out}, as_json, _show)
+
+
+def _budget(text: str) -> int | float | None:
+    if not text:
+        return None
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError as error:
+        raise RequestError(f"--keep {text!r}: expected a number of items, or a share between 0 and 1.") from error
+
+
+def _show(made: dict[str, Any]) -> None:
+    print(f"{made['kept']:,} of {made['pool']:,} items of {made['name']} kept in {made['seconds']:.1f} s.")
+    print(f"Manifest: {made['out']}    Page: {made['out']}/report.html")

@@ -1,0 +1,179 @@
+"""Curation as a user does it: raw data or embeddings in, a manifest out, and pre-training from the manifest."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import headwater as hw
+from headwater.core.errors import RequestError
+from headwater.data.curated import counts
+from headwater.data.source import Subset
+from tests.story.commands import headwater
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiles of two photographs as files, some of them again at another size and in another format, and one broken."""
+    root, source = tmp_path_factory.mktemp("data") / "photos", hw.open("sample-photos")
+    assert source.labels is not None
+    for i in range(len(source)):
+        folder = root / source.classes[source.labels[i]]
+        folder.mkdir(parents=True, exist_ok=True)
+        tile = Image.fromarray(source.read(i)["image"].permute(1, 2, 0).numpy())
+        tile.save(folder / f"{i:03}.png")
+        if i % 10 == 0:
+            tile.resize((80, 72)).save(folder / f"{i:03}-again.jpg", quality=90)
+    (root / "broken.png").write_bytes(b"none")
+    return root
+
+
+def test_files_are_freed_of_twins_and_learned_from(capsys: Capture, photos: Path, tmp_path: Path) -> None:
+    said = headwater(capsys, "curate", "near-duplicates", "-d", photos, "-o", tmp_path / "once", "--json")
+    assert said.code == 0, said.err
+    assert said.json["pool"] == 132 and said.json["kept"] < 120
+    kept = hw.open(tmp_path / "once")
+    ids = {kept.id(i) for i in range(len(kept))}
+    assert len(kept) == said.json["kept"]
+    for i in range(0, 120, 10):  # of each pair one at most
+        names = [p.relative_to(photos).as_posix() for p in photos.glob(f"*/{i:03}*")]
+        assert len(names) == 2 and len({*names} & ids) <= 1
+    page = (tmp_path / "once/report.html").read_text()
+    assert f"{len(kept)} of 132 items kept" in page and "data:image/png" in page and "its twin, dropped" in page
+    run = headwater(
+        capsys, "pretrain", "mae", "-d", tmp_path / "once", "-o", tmp_path / "run", "--steps", 2, "--batch-size", 8,
+        "--set", "size=32", "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert hw.load(tmp_path / "run").modality == "image"
+    seen = json.loads((tmp_path / "run/run.json").read_text())["data"]
+    assert seen["n"] == len(kept) and seen["name"] == "photos/, curated"
+
+
+def test_embeddings_are_balanced_and_lead_back_to_the_data(capsys: Capture, tmp_path: Path) -> None:
+    hw.pretrain("simclr", "digits", out=tmp_path / "run", steps=4, batch_size=32, device="cpu")
+    vectors = hw.embed(tmp_path / "run", "digits", out=tmp_path / "vectors")
+    base = ("curate", "balanced", "--keep", "0.1", "--json")
+    said = headwater(capsys, *base, "-d", tmp_path / "vectors", "-o", tmp_path / "even")
+    assert said.code == 0, said.err
+    assert said.json["kept"] == 180 and not (tmp_path / "even/vectors").exists()
+    again = headwater(capsys, *base, "-d", "digits", "-e", tmp_path / "run", "-o", tmp_path / "again")
+    ours, theirs = (pq.read_table(tmp_path / name / "kept.parquet") for name in ("even", "again"))
+    assert again.code == 0 and ours.equals(theirs)
+    kept, digits = hw.open(tmp_path / "even/manifest.json"), hw.open("digits")
+    assert isinstance(kept, Subset) and kept.labels is not None and digits.labels is not None
+    np.testing.assert_array_equal(kept.labels, digits.labels[ours["position"]])
+    page = (tmp_path / "even/report.html").read_text()
+    assert "Groups before and after" in page and "Labels before and after" in page
+    twice = hw.curate("near-duplicates", kept, keep=20)  # a choice among what was chosen
+    assert len(twice.kept) == 20 and twice.data is not None and len(twice.data) == 20
+    np.testing.assert_allclose(hw.embed(tmp_path / "run", kept), vectors[ours["position"]], atol=1e-4)
+
+
+@pytest.mark.parametrize("data", ["wine", "waves", "sentences", "tones", "blobs-3d", "moving-shapes"])
+def test_values_of_other_kinds_are_features_too(data: str) -> None:
+    made = hw.curate("balanced", data, keep=30, set=["levels=(6,)"])
+    assert len(made.kept) == 30 and made.data is not None and len(made.data) == 30
+
+
+def test_arrays_are_curated_in_memory(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    x[150:] = x[:50] + 1e-4
+    made = hw.curate("near-duplicates", x, out=tmp_path / "m", set=["threshold=0.999"])
+    assert made.kept.tolist() == [*range(150)] and made.data is not None
+    with pytest.raises(RequestError, match="made of data in memory"):
+        hw.open(tmp_path / "m")
+
+
+def test_an_interrupted_call_goes_on_and_another_result_is_not_written_over(photos: Path, tmp_path: Path) -> None:
+    made = hw.curate("balanced", photos, keep=10, out=tmp_path / "a")
+    with pytest.raises(RequestError, match="name a new folder"):
+        hw.curate("balanced", photos, keep=10, out=tmp_path / "a")
+    for path in [*(tmp_path / "a").iterdir()]:
+        if path.is_file():
+            path.unlink()
+    stamp = (tmp_path / "a/vectors/part-00000.parquet").stat().st_mtime_ns
+    again = hw.curate("balanced", photos, keep=10, out=tmp_path / "a")
+    assert again.kept.tolist() == made.kept.tolist()
+    assert (tmp_path / "a/vectors/part-00000.parquet").stat().st_mtime_ns == stamp
+
+
+def test_a_manifest_follows_data_that_grow_and_says_what_they_lost(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    for i, path in enumerate(sorted(photos.glob("*/*.png"))[:30]):
+        (root / f"{i + 10}.png").write_bytes(path.read_bytes())
+    hw.curate("balanced", root, keep=8, out=tmp_path / "m")
+    before = hw.open(tmp_path / "m")
+    names = [before.id(i) for i in range(8)]
+    (root / "00.png").write_bytes((root / "10.png").read_bytes())
+    after = hw.open(tmp_path / "m")
+    assert [after.id(i) for i in range(8)] == names
+    (root / names[3]).unlink()
+    with pytest.raises(RequestError, match=f"lacks 1 of the 8 items .* {names[3]}"):
+        hw.open(tmp_path / "m")
+
+
+def test_a_mixture_can_be_written_by_hand(tmp_path: Path) -> None:
+    hw.curate("balanced", "digits", keep=400, out=tmp_path / "m", set=["levels=(4,)"])
+    path = tmp_path / "m/manifest.json"
+    facts = json.loads(path.read_text())
+
+    def mixed(mixture: dict[str, float]) -> Subset:
+        path.write_text(json.dumps(facts | {"mixture": mixture, "draws": 1000}))
+        made = hw.open(tmp_path / "m")
+        assert isinstance(made, Subset)
+        return made
+
+    made = mixed({"0": 3, "2": 1})
+    kept = pq.read_table(tmp_path / "m/kept.parquet")
+    group = dict(zip(kept["position"].to_pylist(), kept["group"].to_pylist(), strict=True))
+    drawn = [group[i] for i in made.indices.tolist()]
+    assert (drawn.count(0), drawn.count(2), len(drawn)) == (750, 250, 1000)
+    times = np.unique(made.indices[np.array(drawn) == 0], return_counts=True)[1]
+    assert times.max() - times.min() <= 1
+    for told, mixture in (
+        ("sums to nothing", {"0": 0.0, "1": 0.0}),
+        ("finite weights", {"0": 1.0, "1": -1.0}),
+        ("finite weights", {"0": float("nan")}),
+        ("group 9, of which no item", {"0": 1.0, "9": 1.0}),
+    ):
+        with pytest.raises(RequestError, match=told):
+            mixed(mixture)
+    assert counts(np.array([0, 1]), {"0": 1, "1": 0}, 5, "x").tolist() == [5, 0]
+
+
+def test_bad_requests_are_refused(capsys: Capture, photos: Path, tmp_path: Path) -> None:
+    def refused(told: str, *words: object) -> None:
+        out = tmp_path / f"x{len([*tmp_path.iterdir()])}"
+        said = headwater(capsys, "curate", *words, "-o", out)
+        assert said.code == 2 and told in said.err and len(said.err.strip().splitlines()) == 1, said.err
+        assert not (out / "manifest.json").exists()
+
+    refused("A budget of 5,000 items is above the pool, which holds 1,797", "balanced", "-d", "digits", "--keep", 5000)
+    refused("expected a number of items, or a share", "balanced", "-d", "digits", "--keep", "some")
+    refused("expected a whole number of items", "balanced", "-d", "digits", "--keep", "-3")
+    refused("keep=0.0001 of 1797 items is none", "balanced", "-d", "digits", "--keep", "0.0001")
+    refused("named 'balancd'. Did you mean balanced?", "balancd", "-d", "digits")
+    refused("'mae' does not choose data; these do: ", "mae", "-d", "digits")
+    refused("named 'nonsense'", "balanced", "-d", "digits", "--set", "nonsense=1")
+    refused("whose values are no features; give an --encoder", "balanced", "-d", "motifs")
+    bad = np.ones((50, 4), np.float32)
+    bad[31, 2] = np.nan
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(bad.ravel()), 4)
+    (tmp_path / "bad").mkdir()
+    names = pa.array([str(i) for i in range(50)])
+    pq.write_table(pa.table({"id": names, "path": names, "vector": rows}), tmp_path / "bad/part-00000.parquet")
+    refused("hold NaN or infinity, first in row 31", "near-duplicates", "-d", tmp_path / "bad")
+    refused("holds embeddings already", "balanced", "-d", tmp_path / "bad", "-e", "hf:x")
+    np.save(tmp_path / "bad.npy", bad)
+    refused("hold NaN or infinity, first in row 31", "balanced", "-d", tmp_path / "bad.npy")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/manifest.json").write_text('{"kind": "headwater manifest"')
+    refused("is damaged", "balanced", "-d", tmp_path / "broken")
