@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from headwater.api import assess, continual
     from headwater.api.adapt import adapt
     from headwater.api.catalogue import systems
-    from headwater.api.compare import compare
     from headwater.api.curate import curate
     from headwater.api.doctor import doctor
     from headwater.api.embed import embed
@@ -35,7 +34,6 @@ _WHERE = {
     "FeatureExtractor": "headwater.api.features",
     "adapt": "headwater.api.adapt",
     "assess": "headwater.api.assess",
-    "compare": "headwater.api.compare",
     "continual": "headwater.api.continual",
     "curate": "headwater.api.curate",
     "doctor": "headwater.api.doctor",
@@ -55,7 +53,6 @@ __all__ = [
     "FeatureExtractor",
     "adapt",
     "assess",
-    "compare",
     "continual",
     "curate",
     "doctor",
