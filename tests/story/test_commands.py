@@ -105,6 +105,36 @@ def test_adapt_trains_few_weights_and_leaves_an_encoder(
     size = (out / "adapter" / "weights.safetensors").stat().st_size
     assert size < (out / "encoder" / "weights.safetensors").stat().st_size / 2
     assert hw.load(out).dim == hw.load(run).dim and 0 <= frozen["accuracy"] <= 1
+    assert 0 < frozen["memory_bytes"] < lora["memory_bytes"] < full["memory_bytes"]
+    told = hw.predict(out, folder)
+    assert told.classes == tuple(hw.open(folder).classes) and len(told.ids) == len(hw.open(folder))
+
+
+def test_few_random_directions_fit_into_a_few_kilobytes(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "few"
+    said = headwater(
+        capsys, "adapt", "intrinsic-dim", "-e", run, "-d", folder, "-o", out, "--steps", 2, "--batch-size", 16,
+        "--set", "adapter.dimensions=400", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert said.json["rows"][1]["trained_parameters"] == 400
+    assert (out / "adapter" / "weights.safetensors").stat().st_size < 2000
+    said = headwater(
+        capsys,
+        "adapt",
+        "intrinsic-dim",
+        "-e",
+        run,
+        "-d",
+        folder,
+        "-o",
+        tmp_path / "no",
+        "--set",
+        "adapter.dimensions=9",
+    )
+    assert said.code == 2 and "leaves no room" in said.err and not (tmp_path / "no").exists()
 
 
 def test_a_killed_run_resumes_to_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:

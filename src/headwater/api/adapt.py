@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from headwater.api import catalogue, contenders, run
+from headwater.api import catalogue, contenders, learned, run
 from headwater.api.contenders import Array
 from headwater.api.encoders import Pretrained, load
 from headwater.api.evaluate import labelled
@@ -18,8 +18,9 @@ from headwater.api.override import flat, override
 from headwater.api.pretrain import pick_device
 from headwater.api.recipe import kit_for
 from headwater.core.errors import RequestError
-from headwater.core.rng import mix
-from headwater.core.verbs import Adapter, Encoder
+from headwater.core.rng import Rng, mix
+from headwater.core.types import Step
+from headwater.core.verbs import Adapter, Encoder, Method
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
 from headwater.data.source import Source, split
@@ -28,6 +29,7 @@ from headwater.engine.checkpoint import write_folder
 from headwater.engine.embed import vectors
 from headwater.engine.fit import FitConfig, fit
 from headwater.engine.log import Progress
+from headwater.engine.memory import of_a_step
 from headwater.engine.optimise import AdamW
 from headwater.methods.assess.linear_probe import LinearProbe
 from headwater.methods.supervise import classify
@@ -54,39 +56,44 @@ def adapt(
     """Train the adapter `method` (such as lora) with a linear head on labelled data; compare it with its neighbours.
 
     Measured on a held-out share `test`, side by side: a linear probe on the frozen encoder, the adapter, and full
-    fine-tuning. `out` receives `adapter/` (the new weights and the head alone), `encoder/` (the adapted encoder, merged
-    back into the architecture it came from, so that every other verb takes it) and `adaptation.json` (what is returned).
+    fine-tuning; `memory_bytes` counts what a step of training holds. `out` receives `adapter/` (the new weights and the
+    head alone), `encoder/` (the adapted encoder, merged back into the architecture it came from, so that every other verb
+    takes it), `method/` (the same with its head, for `predict`) and `adaptation.json` (what is returned).
     """
     module = catalogue.load(method)
-    adapters = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Adapter) and v is not Adapter]
-    if not adapters:
-        names = [catalogue.short(n) for n in catalogue.names() if n.startswith("adapt.")]
+    kind = catalogue.adapter_class(module)
+    if kind is None:
+        names = [catalogue.short(n) for n in catalogue.names() if catalogue.adapter_class(catalogue.load(n))]
         raise RequestError(f"{method!r} is no adapter; these are: {', '.join(names)}.")
     pretrained = encoder if isinstance(encoder, Pretrained) else load(encoder)
     source = labelled(open_data(data, labels=labels), pretrained)
     if not source.classes:
         raise RequestError(f"{source.name} has numbers for labels; adapters are trained on classes.")
-    optimiser = AdamW(rate=adapters[0].rate)
+    optimiser = AdamW(rate=kind.rate)
     fitted = FitConfig(steps=steps, batch_size=min(batch_size, len(source)), optimiser=optimiser, seed=seed)
     recipe = override({"adapter": module.Config(), "fit": fitted}, set)
     folder, where = Path(out), pick_device(device)
     identity = {"method": catalogue.short(module.__name__), "recipe": flat(recipe), "seed": seed}
     torch.manual_seed(mix(seed, "adapt"))
-    adapted = recipe["adapter"].build().adapt(copy.deepcopy(pretrained.encoder))  # fails before anything is written
+    adapter: Adapter = recipe["adapter"].build()
+    adapted = adapter.adapt(copy.deepcopy(pretrained.encoder))  # fails before anything is written
     run.claim(folder, {**identity, "fingerprint": source.fingerprint}, resume=False)
     sides = [part.only(pretrained.modality) for part in split(source, test, seed)]
     parts = [contenders.readable(part, pretrained, where, 2) for part in sides]
     (pool, said), (tested, told) = parts
     rows = [_frozen(pool, said, tested, told)]
-    for title, candidate, rate in (
-        (identity["method"], adapted, None),
-        ("full fine-tuning", copy.deepcopy(pretrained.encoder).requires_grad_(True), 5e-4),
+    told_of = (torch.from_numpy(said), torch.from_numpy(np.asarray(pool.labels)))
+    full = replace(recipe["fit"], optimiser=AdamW(rate=5e-4))
+    for title, candidate, config in (
+        (identity["method"], adapted, recipe["fit"]),
+        ("full fine-tuning", copy.deepcopy(pretrained.encoder).requires_grad_(True), full),
     ):
-        config = recipe["fit"] if rate is None else replace(recipe["fit"], optimiser=AdamW(rate=rate))
-        line, trained = _train(title, candidate, pretrained, pool, tested, config, where, progress)
-        rows.append(line)
-        if rate is None:
-            _save(folder, trained, pretrained, identity)
+        torch.manual_seed(mix(seed, "head"))
+        made = _classifier(candidate, pretrained, pool)
+        aim = adapter.objective(made, *told_of) if candidate is adapted else made
+        rows.append(_train(title, aim, made, pretrained, (pool, tested), config, where, progress))
+        if candidate is adapted:
+            _save(folder, made, pretrained, identity, source.classes)
     result = {"data": source.name, "n_pool": len(pool), "n_test": len(tested), "rows": rows}
     run.write_json(folder / "adaptation.json", result)
     run.add(
@@ -100,47 +107,65 @@ def adapt(
 def _frozen(pool: Source, said: Array, test: Source, told: Array) -> Row:
     started = time.monotonic()
     probe = LinearProbe().fit(said, pool.labels)
-    n = probe.coef_.size + probe.intercept_.size
-    return _row(
-        "linear probe, frozen encoder",
-        float(np.mean(probe.predict(told) == test.labels)),
-        n,
-        time.monotonic() - started,
-    )
+    right = float(np.mean(probe.predict(told) == test.labels))
+    n, memory = probe.coef_.size + probe.intercept_.size, said.nbytes + probe.coef_.nbytes
+    return _row("linear probe, frozen encoder", right, n, memory, time.monotonic() - started)
+
+
+def _classifier(encoder: Encoder, pretrained: Pretrained, pool: Source) -> classify.Classify:
+    modality, side = pretrained.modality, pretrained.card.preprocessing.get("size")
+    facts = {**pool.spec[modality], **({"size": tuple(side)} if side else {})}
+    config = replace(classify.SMALL, classes=len(pool.classes)).viewed(kit_for(modality, facts))
+    return config.build({modality: encoder})
 
 
 def _train(
     title: str,
-    encoder: Encoder,
+    aim: Method,
+    made: classify.Classify,
     pretrained: Pretrained,
-    pool: Source,
-    test: Source,
+    parts: tuple[Source, Source],
     config: FitConfig,
     device: torch.device,
     progress: Progress | None,
-) -> tuple[Row, classify.Classify]:
-    modality, started = pretrained.modality, time.monotonic()
-    side = pretrained.card.preprocessing.get("size")
-    facts = {**pool.spec[modality], **({"size": tuple(side)} if side else {})}
-    made = (
-        replace(classify.SMALL, classes=len(pool.classes)).viewed(kit_for(modality, facts)).build({modality: encoder})
-    )
-    fit(made, Loader(pool, config.batch_size, seed=config.seed), config, device=device, progress=progress)
+) -> Row:
+    """Minimises the loss of `aim`, which is `made` or around it; tests `made`."""
+    (pool, test), started = parts, time.monotonic()
+    loader = Loader(pool, config.batch_size, seed=config.seed)
+    first = next(iter(loader(0)))
+    memory = of_a_step(aim.to(device), first.to(device), Step(Rng(config.seed, device)))
+    fit(aim, loader, config, device=device, progress=progress)
     guess, _ = vectors(classify.Scorer(made), Loader(test, 256), len(test), pretrained.prepare, device)
-    trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
-    return _row(title, float(np.mean(guess.argmax(1) == test.labels)), trained, time.monotonic() - started), made
+    trained = sum(p.numel() for p in aim.parameters() if p.requires_grad)
+    return _row(title, float(np.mean(guess.argmax(1) == test.labels)), trained, memory, time.monotonic() - started)
 
 
-def _row(title: str, accuracy: float, trained: int, seconds: float) -> Row:
-    return {"what": title, "accuracy": accuracy, "trained_parameters": trained, "seconds": seconds}
+def _row(title: str, accuracy: float, trained: int, memory: int, seconds: float) -> Row:
+    return {
+        "what": title,
+        "accuracy": accuracy,
+        "trained_parameters": trained,
+        "memory_bytes": memory,
+        "seconds": seconds,
+    }
 
 
-def _save(folder: Path, trained: classify.Classify, pretrained: Pretrained, identity: dict[str, Any]) -> None:
-    new = {f"head.{k}": v for k, v in trained.head.state_dict().items()}
-    new |= {f"encoder.{k}": v for k, v in surgery.weights(trained.encoder).items()}
+def _save(
+    folder: Path, made: classify.Classify, pretrained: Pretrained, identity: dict[str, Any], classes: Sequence[str]
+) -> None:
+    head = made.head.named_parameters()
+    new = {**surgery.weights(made), **{f"head.{k}": v for k, v in head if v.requires_grad}}
     write_folder(folder / "adapter", {"weights.safetensors": new}, {"adapter.json": {"format": 1, **identity}})
-    merged = surgery.merge(copy.deepcopy(trained.encoder))
-    provenance = {**pretrained.card.provenance, "adapted_by": identity["method"], "adapted_on": identity["recipe"]}
-    save_encoder(
-        folder / "encoder", merged, Card(pretrained.card.architecture, pretrained.card.preprocessing, provenance)
+    merged, card = surgery.merge(copy.deepcopy(made)), pretrained.card
+    provenance = {**card.provenance, "adapted_by": identity["method"], "adapted_on": identity["recipe"]}
+    save_encoder(folder / "encoder", merged.encoder, Card(card.architecture, card.preprocessing, provenance))
+    modality, told = pretrained.modality, {**provenance, "classes": list(classes)}
+    learned.save(
+        folder,
+        "classify",
+        merged,
+        made.config,
+        {modality: card.architecture},
+        {modality: card.preprocessing},
+        told,
     )

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import headwater.methods
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.core.verbs import Method
+from headwater.core.verbs import Adapter, Method
 
 PREFIX, CLAIMS = "headwater.methods.", "headwater.claims."
 
@@ -77,9 +77,17 @@ def claims() -> list[str]:
 
 
 def method_class(module: ModuleType) -> type[Method] | None:
-    """The class that learns by gradient, if the module has one."""
-    own = (v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__)
-    return next((v for v in own if issubclass(v, Method)), None)
+    """The class that learns by gradient, if the module has one; what an adapter learns by is none of its own."""
+    return None if adapter_class(module) else next((v for v in _own(module) if issubclass(v, Method)), None)
+
+
+def adapter_class(module: ModuleType) -> type[Adapter] | None:
+    """The class that changes encoders, if the module has one."""
+    return next((v for v in _own(module) if issubclass(v, Adapter)), None)
+
+
+def _own(module: ModuleType) -> list[type]:
+    return [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
 
 
 def methods() -> list[str]:

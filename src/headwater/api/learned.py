@@ -136,8 +136,9 @@ def carry(found: Learned, method: Method, classes: Sequence[str] = ()) -> None:
 
 
 def find(path: Path) -> Path:
-    if (path / "method.json").is_file():
-        return path
+    for at in (path, path / FOLDER):
+        if (at / "method.json").is_file():
+            return at
     if not (path / run.RUN).is_file():
         raise RequestError(f"{path} is not a run folder (no {run.RUN}), and only runs hold a whole method.")
     name = run.read(path)["method"]
@@ -147,9 +148,7 @@ def find(path: Path) -> Path:
         raise RequestError(
             f"{name} predicts nothing: it learns an encoder alone. Of the methods, {', '.join(able)} predict."
         )
-    if not (path / FOLDER).is_dir():
-        raise RequestError(f"{path} holds no whole method yet: the run has not finished; go on with --resume.")
-    return path / FOLDER
+    raise RequestError(f"{path} holds no whole method yet: the run has not finished; go on with --resume.")
 
 
 def _able(name: str) -> bool:

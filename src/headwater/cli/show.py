@@ -80,7 +80,7 @@ def print_adaptation(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         print(
             f"  {row['what']:<{wide}}  {100 * row['accuracy']:5.1f} %   "
-            f"{row['trained_parameters']:>9,} trained parameters   {row['seconds']:.1f} s"
+            f"{row['trained_parameters']:>9,} trained parameters   {row['memory_bytes'] / 2**20:7.1f} MB   {row['seconds']:.1f} s"
         )
     print(f"Encoder: {result['out']}/encoder    New weights alone: {result['out']}/adapter")
 

@@ -1,7 +1,8 @@
-"""Linear maps of a finished encoder get something new beside them, which alone is trained, saved and, at last, merged."""
+"""A finished network gets something new beside what it has, which alone is trained, saved and, at last, merged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +10,24 @@ from torch import Tensor, nn
 from headwater.core.errors import RequestError
 from headwater.core.verbs import Encoder
 
+N = TypeVar("N", bound=nn.Module)
+
 
 class Adapted(nn.Module, ABC):
-    """A linear map, `base`, and new parameters that are the module's own."""
-
-    base: nn.Linear
+    """New parameters, the module's own, that change what stands in its place or beside it."""
 
     @abstractmethod
-    def merged(self) -> nn.Linear:
-        """`base`, changed in place to what the two do together."""
+    def merged(self) -> nn.Module | None:
+        """What takes its place when the new is folded into the old, in place; None where nothing has to."""
+
+    def kept(self) -> dict[str, Tensor]:
+        """What is saved of it."""
+        return {name: weight.detach() for name, weight in self.named_parameters(recurse=False)}
+
+    def take(self, saved: Mapping[str, Tensor]) -> None:
+        """The inverse of `kept`: the same names and shapes."""
+        for name, weight in self.named_parameters(recurse=False):
+            weight.copy_(saved[name])
 
 
 def adapt(encoder: Encoder, where: tuple[str, ...], wrap: Callable[[nn.Linear], Adapted], who: str) -> Encoder:
@@ -33,45 +43,43 @@ def adapt(encoder: Encoder, where: tuple[str, ...], wrap: Callable[[nn.Linear], 
         )
     encoder.requires_grad_(False)
     for name in hits:
-        _replace(encoder, name, wrap(linear[name]))
+        parent, _, leaf = name.rpartition(".")
+        setattr(encoder.get_submodule(parent), leaf, wrap(linear[name]))
     return encoder
 
 
-def weights(encoder: Encoder) -> dict[str, Tensor]:
-    """The new weights alone, by name: all there is to keep of an adapted encoder beside the one it came from."""
-    return {
-        f"{name}.{leaf}": weight.detach()
-        for name, module in _adapted(encoder)
-        for leaf, weight in module.named_parameters(recurse=False)
-    }
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """The new weights alone, by name: all there is to keep of an adapted network beside the one it came from."""
+    return {f"{name}.{leaf}": value for name, module in adapted(network) for leaf, value in module.kept().items()}
 
 
 @torch.no_grad()
-def restore(encoder: Encoder, saved: Mapping[str, Tensor]) -> None:
-    """Put saved new weights into an encoder adapted alike. Raises RequestError when names or shapes differ."""
-    here = weights(encoder)
+def restore(network: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Put saved new weights into a network adapted alike. Raises RequestError when names or shapes differ."""
+    here = weights(network)
     wrong = sorted(here.keys() ^ saved.keys()) or [n for n in here if here[n].shape != saved[n].shape]
     if wrong:
         raise RequestError(
             f"These weights belong to an encoder adapted otherwise: {wrong[0]} "
             f"{'differs in shape' if here.keys() == saved.keys() else 'is not in both'} ({len(wrong)} such)."
         )
-    for name, weight in here.items():
-        weight.copy_(saved[name])
+    for name, module in adapted(network):
+        module.take({leaf: saved[f"{name}.{leaf}"] for leaf in module.kept()})
 
 
 @torch.no_grad()
-def merge(encoder: Encoder) -> Encoder:
-    """Fold what is new into every map, in place: the same function with the architecture it had before."""
-    for name, module in list(_adapted(encoder)):
-        _replace(encoder, name, module.merged())
-    return encoder
+def merge(network: N) -> N:
+    """Fold what is new into every weight, in place: the same function with the architecture it had before."""
+    for name, module in list(adapted(network)):
+        parent, _, leaf = name.rpartition(".")
+        where, instead = network.get_submodule(parent), module.merged()
+        if instead is None:
+            delattr(where, leaf)
+        else:
+            setattr(where, leaf, instead)
+    return network
 
 
-def _adapted(encoder: Encoder) -> Iterator[tuple[str, Adapted]]:
-    return ((n, m) for n, m in encoder.named_modules() if isinstance(m, Adapted))
-
-
-def _replace(encoder: Encoder, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(encoder.get_submodule(parent), leaf, module)
+def adapted(network: nn.Module) -> Iterator[tuple[str, Adapted]]:
+    """What is new in a network, by the names of its places."""
+    return ((n, m) for n, m in network.named_modules() if isinstance(m, Adapted))
