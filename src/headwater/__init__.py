@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headwater.api import assess, continual
     from headwater.api.adapt import adapt
     from headwater.api.catalogue import systems
+    from headwater.api.compare import compare
     from headwater.api.curate import curate
     from headwater.api.doctor import doctor
     from headwater.api.embed import embed
@@ -34,6 +35,7 @@ _WHERE = {
     "FeatureExtractor": "headwater.api.features",
     "adapt": "headwater.api.adapt",
     "assess": "headwater.api.assess",
+    "compare": "headwater.api.compare",
     "continual": "headwater.api.continual",
     "curate": "headwater.api.curate",
     "doctor": "headwater.api.doctor",
@@ -53,6 +55,7 @@ __all__ = [
     "FeatureExtractor",
     "adapt",
     "assess",
+    "compare",
     "continual",
     "curate",
     "doctor",

@@ -2,11 +2,11 @@
 
 import sys
 
-from headwater.cli import carry, choose, learn, look
+from headwater.cli import carry, choose, learn, look, study
 from headwater.cli.app import app
 from headwater.core.errors import RequestError, WorkError
 
-COMMANDS = (learn, look, carry, choose)  # importing them adds their commands to the application
+COMMANDS = (learn, look, carry, choose, study)  # importing them adds their commands to the application
 
 
 def main() -> None:

@@ -84,39 +84,41 @@ def budget_chart(series: Sequence[Series], positions: Sequence[str], axis: str, 
     parts = [Markup('<g class="grid">')]
     for m in marks:
         text = f"{m:g}" + (" %" if percent and m == marks[-1] else "")
-        parts.append(_m('<line x1="{}" x2="{}" y1="{}" y2="{}"/>', left, width - right, _n(y(m)), _n(y(m))))
-        parts.append(_m('<text x="{}" y="{}" text-anchor="end">{}</text>', left - 8, _n(y(m) + 4.5), text))
+        parts.append(markup('<line x1="{}" x2="{}" y1="{}" y2="{}"/>', left, width - right, number(y(m)), number(y(m))))
+        parts.append(markup('<text x="{}" y="{}" text-anchor="end">{}</text>', left - 8, number(y(m) + 4.5), text))
     for i, position in enumerate(positions):
         x = left + pad + i * slot
-        parts.append(_m('<text x="{}" y="{}" text-anchor="middle">{}</text>', _n(x), height - bottom + 22, position))
+        parts.append(
+            markup('<text x="{}" y="{}" text-anchor="middle">{}</text>', number(x), height - bottom + 22, position)
+        )
     middle = left + (width - left - right) / 2
     parts.append(
-        _m('<text x="{}" y="{}" text-anchor="middle" class="axis">{}</text></g>', _n(middle), height - 4, axis)
+        markup('<text x="{}" y="{}" text-anchor="middle" class="axis">{}</text></g>', number(middle), height - 4, axis)
     )
     ends = _spread([y(scale * s.points[-1].mean) for s in series], 20, top, height - bottom + 4)
     for i, s in sorted(enumerate(series), key=lambda pair: pair[1].main):
         nudge = 6 * (i - (len(series) - 1) / 2)  # so that intervals at one budget stand beside each other
         at = [(left + pad + p.x * slot + nudge, p) for p in s.points]
         kind = " ".join(["series", "main" if s.main else "other", *(["dashed"] if s.dashed else [])])
-        parts.append(_m('<g class="{}"><title>{}</title>', kind, s.name))
+        parts.append(markup('<g class="{}"><title>{}</title>', kind, s.name))
         if s.main and len(at) > 1:
             edge = [(x, y(scale * p.high)) for x, p in at] + [(x, y(scale * p.low)) for x, p in reversed(at)]
-            parts.append(_m('<path class="band" d="{}Z"/>', _path(edge)))
-        parts.append(_m('<path class="line" d="{}"/>', _path([(x, y(scale * p.mean)) for x, p in at])))
+            parts.append(markup('<path class="band" d="{}Z"/>', _path(edge)))
+        parts.append(markup('<path class="line" d="{}"/>', _path([(x, y(scale * p.mean)) for x, p in at])))
         for x, p in at:
-            whisker = (_n(x), _n(x), _n(y(scale * p.low)), _n(y(scale * p.high)))
-            parts.append(_m('<line class="whisker" x1="{}" x2="{}" y1="{}" y2="{}"/>', *whisker))
+            whisker = (number(x), number(x), number(y(scale * p.low)), number(y(scale * p.high)))
+            parts.append(markup('<line class="whisker" x1="{}" x2="{}" y1="{}" y2="{}"/>', *whisker))
             parts.append(
-                _m(
+                markup(
                     '<circle cx="{}" cy="{}" r="{}"><title>{}</title></circle>',
-                    *(_n(x), _n(y(scale * p.mean)), "4.5" if s.main else "3.2", p.note),
+                    *(number(x), number(y(scale * p.mean)), "4.5" if s.main else "3.2", p.note),
                 )
             )
         x, end = at[-1][0], y(scale * s.points[-1].mean)
         start, stop = (x + 7, end), (width - right + 18, ends[i])
-        parts.append(_m('<path class="leader" d="{}"/>', _path([start, stop])))
-        parts.append(_m('<text x="{}" y="{}">{}</text></g>', width - right + 23, _n(ends[i] + 4.5), s.name))
-    return _svg(width, height, f"{axis}: " + ", ".join(s.name for s in series), parts)
+        parts.append(markup('<path class="leader" d="{}"/>', _path([start, stop])))
+        parts.append(markup('<text x="{}" y="{}">{}</text></g>', width - right + 23, number(ends[i] + 4.5), s.name))
+    return svg(width, height, f"{axis}: " + ", ".join(s.name for s in series), parts)
 
 
 def curve_chart(curve: Curve, events: Sequence[tuple[Number, str]] = ()) -> Markup:
@@ -133,38 +135,42 @@ def curve_chart(curve: Curve, events: Sequence[tuple[Number, str]] = ()) -> Mark
     first, last = kept[0][0], max(kept[-1][0], kept[0][0] + 1)
     y = _Axis(low, high, height - bottom, top, logarithmic)
     x = _Axis(first, last, left, width - right)
-    parts = [_m('<text class="title" x="0" y="14">{}</text><g class="grid">', curve.title)]
+    parts = [markup('<text class="title" x="0" y="14">{}</text><g class="grid">', curve.title)]
     for m in _decades(low, high) if logarithmic else ticks(low, high, 3):
-        parts.append(_m('<line x1="{}" x2="{}" y1="{}" y2="{}"/>', left, width - right, _n(y(m)), _n(y(m))))
-        parts.append(_m('<text x="{}" y="{}" text-anchor="end">{}</text>', left - 6, _n(y(m) + 4), short(m)))
+        parts.append(markup('<line x1="{}" x2="{}" y1="{}" y2="{}"/>', left, width - right, number(y(m)), number(y(m))))
+        parts.append(markup('<text x="{}" y="{}" text-anchor="end">{}</text>', left - 6, number(y(m) + 4), short(m)))
     for value, anchor in ((first, "start"), (last, "end")):
         text = f"step {value:,.0f}" if anchor == "end" else f"{value:,.0f}"
         parts.append(
-            _m('<text x="{}" y="{}" text-anchor="{}">{}</text>', _n(x(value)), height - 4, anchor, text),
+            markup('<text x="{}" y="{}" text-anchor="{}">{}</text>', number(x(value)), height - 4, anchor, text),
         )
     parts.append(Markup("</g>"))
     for at, text in events:
         if first <= at <= last:
             parts.append(
-                _m(
+                markup(
                     '<path class="event" d="M{} {}V{}"><title>{}</title></path>',
-                    *(_n(x(at)), top, height - bottom, f"step {at:,.0f}: {text}"),
+                    *(number(x(at)), top, height - bottom, f"step {at:,.0f}: {text}"),
                 )
             )
     if curve.reference:
         name, level = curve.reference
         near = y(level) - 5 if y(level) - 5 > top - 8 else y(level) + 13
-        parts.append(_m('<path class="reference" d="M{} {}H{}"/>', left, _n(y(level)), width - right))
+        parts.append(markup('<path class="reference" d="M{} {}H{}"/>', left, number(y(level)), width - right))
         parts.append(
-            _m('<text class="reference" x="{}" y="{}" text-anchor="end">{}</text>', width - right, _n(near), name)
+            markup(
+                '<text class="reference" x="{}" y="{}" text-anchor="end">{}</text>', width - right, number(near), name
+            )
         )
     line = [(x(s), y(v)) for s, v in _thinned(kept)]
-    parts.append(_m('<path class="line" d="{}"/>', _path(line)))
+    parts.append(markup('<path class="line" d="{}"/>', _path(line)))
     dots = line if curve.sparse and len(line) <= 40 else line[-1:]
-    parts += [_m('<circle cx="{}" cy="{}" r="2.5"/>', _n(a), _n(b)) for a, b in dots]
+    parts += [markup('<circle cx="{}" cy="{}" r="2.5"/>', number(a), number(b)) for a, b in dots]
     end = short(kept[-1][1]) + curve.unit
-    parts.append(_m('<text class="end" x="{}" y="{}">{}</text>', _n(line[-1][0] + 6), _n(line[-1][1] + 4), end))
-    return _svg(width, height, f"{curve.title}, last {end}", parts, "curve")
+    parts.append(
+        markup('<text class="end" x="{}" y="{}">{}</text>', number(line[-1][0] + 6), number(line[-1][1] + 4), end)
+    )
+    return svg(width, height, f"{curve.title}, last {end}", parts, "curve")
 
 
 def dots_chart(x: Sequence[Number], y: Sequence[Number], labels: Sequence[int] | None) -> Markup:
@@ -176,9 +182,9 @@ def dots_chart(x: Sequence[Number], y: Sequence[Number], labels: Sequence[int] |
         group = -1 if labels is None or labels[i] < 0 else labels[i] % COLOURS
         strokes.setdefault(group, []).append(f"M{pad + a * (width - 2 * pad):.1f} {pad + b * (width - 2 * pad):.1f}h0")
     parts = [
-        _m('<path class="dots c{}" d="{}"/>', g if g >= 0 else "none", "".join(strokes[g])) for g in sorted(strokes)
+        markup('<path class="dots c{}" d="{}"/>', g if g >= 0 else "none", "".join(strokes[g])) for g in sorted(strokes)
     ]
-    return _svg(width, height, f"map of {len(x)} samples", parts)
+    return svg(width, height, f"map of {len(x)} samples", parts)
 
 
 @dataclass(frozen=True)
@@ -233,17 +239,19 @@ def _thinned(points: list[tuple[Number, Number]], most: int = 240) -> list[tuple
 
 
 def _path(points: Sequence[tuple[Number, Number]]) -> str:
-    return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
+    return "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
 
 
-def _n(value: Number) -> str:
+def number(value: Number) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _m(template: str, *values: object) -> Markup:
+def markup(template: str, *values: object) -> Markup:
     return Markup(template).format(*values)
 
 
-def _svg(width: int, height: int, label: str, parts: Sequence[Markup], kind: str = "chart") -> Markup:
-    opening = _m('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">', kind, width, height, escape(label))
+def svg(width: int, height: int, label: str, parts: Sequence[Markup], kind: str = "chart") -> Markup:
+    opening = markup(
+        '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">', kind, width, height, escape(label)
+    )
     return opening + Markup("").join(parts) + Markup("</svg>")
