@@ -149,6 +149,28 @@ def test_a_mixture_can_be_written_by_hand(tmp_path: Path) -> None:
     assert counts(np.array([0, 1]), {"0": 1, "1": 0}, 5, "x").tolist() == [5, 0]
 
 
+def test_what_to_label_next(capsys: Capture, photos: Path, tmp_path: Path) -> None:
+    files = sorted(p.relative_to(photos).as_posix() for p in photos.glob("*/*"))
+    rows = [
+        f"{f},{'flower' if 'flower' in f else 'roof' if i % 2 else 'outlier'}"
+        for i, f in enumerate(files)
+        if i % 4 == 0
+    ]
+    rows += [f"{f},{'roof' if 'china' in f else 'flower'}" for i, f in enumerate(files[:60]) if i % 8 == 1]
+    (tmp_path / "some.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
+    base = ("curate", "active-outliers", "-d", photos, "--labels", tmp_path / "some.csv", "--keep")
+    said = headwater(capsys, *base, 12, "-o", tmp_path / "next", "--json")
+    assert said.code == 0, said.err
+    kept = pq.read_table(tmp_path / "next/kept.parquet")
+    assert len(kept) == 12 and not {*kept["id"].to_pylist()} & {row.partition(",")[0] for row in rows}
+    assert set(kept["label"].to_pylist()) == {None} and min(kept["score"].to_pylist()) >= 0
+    assert "no label" in (tmp_path / "next/report.html").read_text()
+    said = headwater(capsys, *base, 120, "-o", tmp_path / "more")
+    assert said.code == 2 and "is above the pool, " in said.err and "without a label" in said.err
+    said = headwater(capsys, "curate", "active-outliers", "-d", "waves", "-o", tmp_path / "all", "--keep", 3)
+    assert said.code == 2 and "above the pool, 0 without a label" in said.err
+
+
 def test_bad_requests_are_refused(capsys: Capture, photos: Path, tmp_path: Path) -> None:
     def refused(told: str, *words: object) -> None:
         out = tmp_path / f"x{len([*tmp_path.iterdir()])}"

@@ -157,8 +157,8 @@ def _story(folder: Path, pool: Pool, choice: Choice, told: Mapping[str, Any]) ->
     tables = []
     if "group" in choice.columns:
         tables.append(("Groups", _before_and_after(choice.columns["group"].numpy(), rows, None)))
-    if (known := pool.labels()) is not None and pool.source is not None:
-        tables.append(("Labels", _before_and_after(known.numpy(), rows, pool.source.classes)))
+    if (known := pool.labels()) is not None:
+        tables.append(("Labels", _before_and_after(known.classes.numpy(), rows, known.names)))
     if "twin" in choice.columns:
         similar, twin = (choice.columns[name].numpy() for name in ("similarity", "twin"))
         gone = gone[np.argsort(-similar[gone], kind="stable")]

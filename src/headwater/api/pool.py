@@ -18,7 +18,7 @@ from headwater.api.encoders import Pretrained, load, prepare, suited
 from headwater.api.pretrain import pick_device
 from headwater.core.errors import RequestError
 from headwater.core.types import Features, Graph, Input, Ragged
-from headwater.core.verbs import Encoder
+from headwater.core.verbs import Encoder, Labelled
 from headwater.data import open as open_data
 from headwater.data.loader import Loader, stack
 from headwater.data.rows import Rows, plain
@@ -56,11 +56,11 @@ class Pool:
         found = dict(zip(order.tolist(), self.vectors.take(order)["id"].to_pylist(), strict=True))
         return [found[int(i)] for i in rows]
 
-    def labels(self) -> Int[Tensor, " n"] | None:
-        """The class of each row, -1 where there is none."""
+    def labels(self) -> Labelled | None:
         if self.source is None or self.source.labels is None or not self.source.classes:
             return None
-        return torch.from_numpy(self.source.labels[self.places(np.arange(len(self.vectors)))])
+        known = self.source.labels[self.places(np.arange(len(self.vectors)))]
+        return Labelled(torch.from_numpy(known), self.source.classes)
 
 
 def pool_of(

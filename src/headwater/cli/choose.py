@@ -11,7 +11,7 @@ from headwater.core.errors import RequestError
 
 @app.command()
 def curate(
-    method: Annotated[str, typer.Argument(help="What chooses: near-duplicates or balanced.")],
+    method: Annotated[str, typer.Argument(help="What chooses: near-duplicates, balanced or active-outliers.")],
     data: Annotated[str, typer.Option("--data", "-d", help=f"A folder that embed wrote, or raw data: {DATA_HELP}")],
     out: Out,
     keep: Annotated[

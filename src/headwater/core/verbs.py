@@ -112,14 +112,20 @@ class Choice:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """The class of each item, -1 where it is not known, and the names of the classes."""
+
+    classes: Int[Tensor, " n"]
+    names: Sequence[str]
+
+
 class Selector(ABC):
     """Chooses samples by their features: filtering, active learning, balancing."""
 
     @abstractmethod
-    def select(
-        self, features: Vectors, budget: int | None, rng: Rng, labels: Int[Tensor, " n"] | None = None
-    ) -> Choice:
-        """`budget` items; without one, as many as the method's own threshold keeps. `labels` are -1 where unknown."""
+    def select(self, features: Vectors, budget: int | None, rng: Rng, labels: Labelled | None = None) -> Choice:
+        """`budget` items; without one, as many as the method's own threshold keeps."""
 
 
 class Adapter(ABC):
