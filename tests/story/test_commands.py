@@ -137,6 +137,20 @@ def test_few_random_directions_fit_into_a_few_kilobytes(
     assert said.code == 2 and "leaves no room" in said.err and not (tmp_path / "no").exists()
 
 
+def test_masks_are_kept_in_bits_and_predict(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "masks"
+    said = headwater(
+        capsys, "adapt", "r-amt", "-e", run, "-d", folder, "-o", out, "--steps", 2, "--batch-size", 16, "--json"
+    )
+    assert said.code == 0, said.err
+    trained = said.json["rows"][1]["trained_parameters"]
+    assert (out / "adapter" / "weights.safetensors").stat().st_size < trained / 8 + 15_000
+    told = hw.predict(out, folder)
+    assert len(told.classes) == len(hw.open(folder).classes)
+
+
 def test_a_killed_run_resumes_to_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
     said = headwater(capsys, "verify-resume", "simclr", "--steps", 12, "--kills", 1, "--json")
     assert said.code == 0 and said.json["same"] and said.json["tensors"] > 20

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from headwater.api import catalogue, contenders, learned, run
 from headwater.api.contenders import Array
@@ -20,7 +21,7 @@ from headwater.api.recipe import kit_for
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng, mix
 from headwater.core.types import Step
-from headwater.core.verbs import Adapter, Encoder, Method
+from headwater.core.verbs import Encoder, Method
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
 from headwater.data.source import Source, split
@@ -69,13 +70,13 @@ def adapt(
     source = labelled(open_data(data, labels=labels), pretrained)
     if not source.classes:
         raise RequestError(f"{source.name} has numbers for labels; adapters are trained on classes.")
-    optimiser = AdamW(rate=kind.rate)
+    optimiser = AdamW(rate=kind.rate, weight_decay=kind.decay)
     fitted = FitConfig(steps=steps, batch_size=min(batch_size, len(source)), optimiser=optimiser, seed=seed)
     recipe = override({"adapter": module.Config(), "fit": fitted}, set)
     folder, where = Path(out), pick_device(device)
     identity = {"method": catalogue.short(module.__name__), "recipe": flat(recipe), "seed": seed}
     torch.manual_seed(mix(seed, "adapt"))
-    adapter: Adapter = recipe["adapter"].build()
+    adapter: surgery.Tuning = recipe["adapter"].build()
     adapted = adapter.adapt(copy.deepcopy(pretrained.encoder))  # fails before anything is written
     run.claim(folder, {**identity, "fingerprint": source.fingerprint}, resume=False)
     sides = [part.only(pretrained.modality) for part in split(source, test, seed)]
@@ -89,12 +90,19 @@ def adapt(
         ("full fine-tuning", copy.deepcopy(pretrained.encoder).requires_grad_(True), full),
     ):
         torch.manual_seed(mix(seed, "head"))
-        made = _classifier(candidate, pretrained, pool)
-        aim = adapter.objective(made, *told_of) if candidate is adapted else made
-        rows.append(_train(title, aim, made, pretrained, (pool, tested), config, where, progress))
+        made, began, aim = _classifier(candidate, pretrained, pool), time.monotonic(), None
         if candidate is adapted:
-            _save(folder, made, pretrained, identity, source.classes)
+            if first := adapter.beforehand(pretrained.encoder, adapted, made.config.view):
+                loader = Loader(pool, config.batch_size, seed=mix(seed, "beforehand") % 2**31)
+                fit(first, loader, config, device=where, progress=progress)
+            aim = adapter.objective(made, *told_of)
+        row = _train(title, aim or made, made, pretrained, (pool, tested), config, where, progress)
+        rows.append({**row, "seconds": time.monotonic() - began})
+        if candidate is adapted:
+            size = _save(folder, made, adapter.architecture(pretrained.card.architecture), pretrained, identity, source)
+    whole = sum(p.numel() for p in pretrained.encoder.parameters())
     result = {"data": source.name, "n_pool": len(pool), "n_test": len(tested), "rows": rows}
+    result |= {"encoder_parameters": {"before": whole, "after": size}}
     run.write_json(folder / "adaptation.json", result)
     run.add(
         folder, versions=versions(), data={"name": source.name, "fingerprint": source.fingerprint, "n": len(source)}
@@ -130,14 +138,14 @@ def _train(
     progress: Progress | None,
 ) -> Row:
     """Minimises the loss of `aim`, which is `made` or around it; tests `made`."""
-    (pool, test), started = parts, time.monotonic()
+    pool, test = parts
     loader = Loader(pool, config.batch_size, seed=config.seed)
     first = next(iter(loader(0)))
     memory = of_a_step(aim.to(device), first.to(device), Step(Rng(config.seed, device)))
     fit(aim, loader, config, device=device, progress=progress)
     guess, _ = vectors(classify.Scorer(made), Loader(test, 256), len(test), pretrained.prepare, device)
     trained = sum(p.numel() for p in aim.parameters() if p.requires_grad)
-    return _row(title, float(np.mean(guess.argmax(1) == test.labels)), trained, memory, time.monotonic() - started)
+    return _row(title, float(np.mean(guess.argmax(1) == test.labels)), trained, memory, 0.0)
 
 
 def _row(title: str, accuracy: float, trained: int, memory: int, seconds: float) -> Row:
@@ -151,21 +159,23 @@ def _row(title: str, accuracy: float, trained: int, memory: int, seconds: float)
 
 
 def _save(
-    folder: Path, made: classify.Classify, pretrained: Pretrained, identity: dict[str, Any], classes: Sequence[str]
-) -> None:
-    head = made.head.named_parameters()
-    new = {**surgery.weights(made), **{f"head.{k}": v for k, v in head if v.requires_grad}}
+    folder: Path,
+    made: classify.Classify,
+    architecture: Any,
+    pretrained: Pretrained,
+    identity: dict[str, Any],
+    source: Source,
+) -> int:
+    """Writes what was learned; returns how many weights the merged encoder has."""
+    head = {} if is_parametrized(made.head) else made.head.state_dict()  # else what moves it is among the new weights
+    new = surgery.weights(made) or {
+        f"encoder.{k}": v for k, v in made.encoder.state_dict().items()
+    }  # or all of it is new
+    new |= {f"head.{k}": v for k, v in head.items()}
     write_folder(folder / "adapter", {"weights.safetensors": new}, {"adapter.json": {"format": 1, **identity}})
-    merged, card = surgery.merge(copy.deepcopy(made)), pretrained.card
-    provenance = {**card.provenance, "adapted_by": identity["method"], "adapted_on": identity["recipe"]}
-    save_encoder(folder / "encoder", merged.encoder, Card(card.architecture, card.preprocessing, provenance))
-    modality, told = pretrained.modality, {**provenance, "classes": list(classes)}
-    learned.save(
-        folder,
-        "classify",
-        merged,
-        made.config,
-        {modality: card.architecture},
-        {modality: card.preprocessing},
-        told,
-    )
+    merged, prepared = surgery.merge(copy.deepcopy(made)), pretrained.card.preprocessing
+    told = {**pretrained.card.provenance, "adapted_by": identity["method"], "adapted_on": identity["recipe"]}
+    save_encoder(folder / "encoder", merged.encoder, Card(architecture, prepared, told))
+    modality, told = pretrained.modality, {**told, "classes": list(source.classes)}
+    learned.save(folder, "classify", merged, made.config, {modality: architecture}, {modality: prepared}, told)
+    return sum(p.numel() for p in merged.encoder.parameters())

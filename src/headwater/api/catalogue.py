@@ -14,7 +14,8 @@ from types import ModuleType
 
 import headwater.methods
 from headwater.core.errors import RequestError, spelled, unknown
-from headwater.core.verbs import Adapter, Method
+from headwater.core.verbs import Method
+from headwater.parts.surgery import Tuning
 
 PREFIX, CLAIMS = "headwater.methods.", "headwater.claims."
 
@@ -81,9 +82,9 @@ def method_class(module: ModuleType) -> type[Method] | None:
     return None if adapter_class(module) else next((v for v in _own(module) if issubclass(v, Method)), None)
 
 
-def adapter_class(module: ModuleType) -> type[Adapter] | None:
+def adapter_class(module: ModuleType) -> type[Tuning] | None:
     """The class that changes encoders, if the module has one."""
-    return next((v for v in _own(module) if issubclass(v, Adapter)), None)
+    return next((v for v in _own(module) if issubclass(v, Tuning)), None)
 
 
 def _own(module: ModuleType) -> list[type]:

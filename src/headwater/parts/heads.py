@@ -4,8 +4,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from headwater.core.errors import RequestError
+from headwater.parts.prototypes import class_sums
 
 
 def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
@@ -65,3 +68,31 @@ class DINOHeads(nn.Module):
         self, pooled: Float[Tensor, "v d"], patches: Float[Tensor, "b m d"], frozen: bool = False
     ) -> tuple[Float[Tensor, "v k"], Float[Tensor, "b m k"]]:
         return self.sample(pooled, frozen), (self.patch or self.sample)(patches, frozen)
+
+
+class CosineHead(nn.Module):
+    """The cosine of centred features with a vector per class, times `scale`: nearest class means without their lengths
+    (Wang et al., 2019)."""
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, classes: int, scale: float = 10.0) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(classes, dim) / dim**0.5)
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("scale", torch.tensor(scale))
+
+    @classmethod
+    def of_means(cls, x: Float[Tensor, "n d"], y: Int[Tensor, " n"], classes: int, scale: float = 10.0) -> "CosineHead":
+        """With the mean of each class's features. Raises RequestError for a class without a sample."""
+        sums, counts = class_sums(x, y, classes)
+        if (counts == 0).any():
+            raise RequestError(f"{int((counts == 0).sum())} of {classes} classes have no sample to take a mean of.")
+        head, centre = cls(x.shape[1], classes, scale), x.double().mean(0)
+        head.centre.copy_(centre)
+        head.vectors.data.copy_(sums / counts[:, None] - centre)
+        return head
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        return self.scale * F.normalize(x - self.centre, dim=1) @ F.normalize(self.vectors, dim=1).T

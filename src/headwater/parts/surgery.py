@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headwater.core.errors import RequestError
-from headwater.core.verbs import Encoder
+from headwater.core.rng import Rng
+from headwater.core.types import Input
+from headwater.core.verbs import Adapter, Encoder, Method
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -30,10 +33,30 @@ class Adapted(nn.Module, ABC):
             weight.copy_(saved[name])
 
 
+class Tuning(Adapter, ABC):
+    """An adapter, and how a task is learned with it: with a linear head alone, unless it says otherwise."""
+
+    decay: ClassVar[float] = 0.05  # of weights, as AdamW has it
+
+    def beforehand(self, base: Encoder, adapted: Encoder, view: Callable[[Input, Rng], Input]) -> Method | None:
+        """What the adapted encoder learns from the data without their labels before it is trained for the task, if anything;
+        `base` is the encoder as it was."""
+        return None
+
+    def objective(self, method: Method, features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Method:
+        """What trains, given a classifier with an `encoder` that is adapted and a linear `head`: the classifier itself,
+        changed in place, or something around it. `features` are what the encoder said of the data as it came."""
+        return method
+
+    def architecture(self, base: Any) -> Any:
+        """That of the adapted and merged encoder, given that of `base`."""
+        return base
+
+
 def adapt(encoder: Encoder, where: tuple[str, ...], wrap: Callable[[nn.Linear], Adapted], who: str) -> Encoder:
     """Freezes the encoder and wraps, in place, its linear maps whose names end in one of `where`, such as qkv. Raises
     RequestError where it has none."""
-    linear = {n: m for n, m in encoder.named_modules() if isinstance(m, nn.Linear)}
+    linear = linear_maps(encoder)
     hits = [n for n in linear if n.rpartition(".")[2] in where]
     if not hits:
         known = ", ".join(sorted({n.rpartition(".")[2] for n in linear})) or "none"
@@ -46,6 +69,13 @@ def adapt(encoder: Encoder, where: tuple[str, ...], wrap: Callable[[nn.Linear], 
         parent, _, leaf = name.rpartition(".")
         setattr(encoder.get_submodule(parent), leaf, wrap(linear[name]))
     return encoder
+
+
+def linear_maps(encoder: Encoder) -> dict[str, nn.Linear]:
+    """Those that something else can take the place of, by name."""
+    whole = {n for n, m in encoder.named_modules() if isinstance(m, nn.MultiheadAttention)}  # it never calls its maps
+    found = ((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Linear))
+    return {n: m for n, m in found if n.rpartition(".")[0] not in whole}
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

@@ -16,10 +16,10 @@ from torch.nn.utils import parametrize
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import mix
-from headwater.core.verbs import Adapter, Encoder, Method, Paper
+from headwater.core.verbs import Encoder, Method, Paper
 from headwater.parts import surgery
 from headwater.parts.projections import PROJECTIONS
-from headwater.parts.surgery import Adapted
+from headwater.parts.surgery import Adapted, Tuning
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -103,7 +103,7 @@ class Shifted(nn.Module):
         return out
 
 
-class IntrinsicDim(Adapter):
+class IntrinsicDim(Tuning):
     rate = 3e-2  # of the few numbers, each of which moves every weight a little
 
     def __init__(self, config: Config) -> None:

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwater.core.errors import RequestError
-from headwater.core.verbs import Adapter, Encoder, Paper
+from headwater.core.verbs import Encoder, Paper
 from headwater.parts import surgery
-from headwater.parts.surgery import Adapted
+from headwater.parts.surgery import Adapted, Tuning
 
 PAPER = Paper(
     title="LoRA: Low-Rank Adaptation of Large Language Models",
@@ -68,7 +68,7 @@ class LowRank(Adapted):
         return self.base
 
 
-class LoRA(Adapter):
+class LoRA(Tuning):
     def __init__(self, config: Config) -> None:
         self.config = config
 

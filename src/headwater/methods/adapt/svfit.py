@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwater.core.errors import RequestError
-from headwater.core.verbs import Adapter, Encoder, Paper
+from headwater.core.verbs import Encoder, Paper
 from headwater.parts import surgery
-from headwater.parts.surgery import Adapted
+from headwater.parts.surgery import Adapted, Tuning
 
 PAPER = Paper(
     title="SVFit: Parameter-Efficient Fine-Tuning of Large Pre-Trained Models Using Singular Values",
@@ -74,7 +74,7 @@ class Singular(Adapted):
         return self.base
 
 
-class SVFit(Adapter):
+class SVFit(Tuning):
     rate = 3e-2  # a singular value is a larger number than a factor's entries
 
     def __init__(self, config: Config) -> None:

@@ -12,6 +12,7 @@ an adapted one, according to which weights of the encoder ask for a gradient.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from headwater.core.errors import RequestError
 from headwater.core.types import Batch, Features, Input, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper, only
+from headwater.parts.heads import CosineHead
 from headwater.parts.losses import masked_mean
 from headwater.parts.views import Crop, View
 from headwater.parts.views.kit import ViewKit
@@ -36,9 +38,12 @@ PAPER = Paper(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """`head`: linear; cosine, by vectors of the classes; or none, where what the encoder pools are the scores themselves."""
+
     view: View = Crop(224)
     classes: int = 1000
     label_smoothing: float = 0.0
+    head: Literal["linear", "cosine", "none"] = "linear"
 
     def viewed(self, kit: ViewKit) -> "Config":
         return replace(self, view=kit.weak)
@@ -57,7 +62,13 @@ class Classify(Method):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
-        self.head = nn.Linear(encoder.dim, config.classes)
+        self.head: nn.Module = nn.Identity()
+        if config.head != "none":
+            self.head = (nn.Linear if config.head == "linear" else CosineHead)(encoder.dim, config.classes)
+        elif encoder.dim != config.classes:
+            raise RequestError(
+                f"Without a head {config.classes} scores are expected of the encoder; it gives {encoder.dim}."
+            )
 
     def train(self, mode: bool = True) -> "Classify":
         super().train(mode)
@@ -68,11 +79,16 @@ class Classify(Method):
         return self
 
     def loss(self, batch: Batch, step: Step) -> Loss:
+        return self.judged(self.head(self.encoder(self.seen(batch, step)).pooled), batch, step)
+
+    def seen(self, batch: Batch, step: Step) -> Input:
+        return self.config.view(batch.x[self.encoder.modality], step.rng)
+
+    def judged(self, logits: Float[Tensor, "b k"], batch: Batch, step: Step) -> Loss:
         if batch.y is None:
             raise RequestError(
                 "Classify learns from labels; this data has none (labels come from folders or a column)."
             )
-        logits = self.head(self.encoder(self.config.view(batch.x[self.encoder.modality], step.rng)).pooled)
         error = F.cross_entropy(
             logits, batch.y, ignore_index=-1, reduction="none", label_smoothing=self.config.label_smoothing
         )
