@@ -137,6 +137,20 @@ def test_few_random_directions_fit_into_a_few_kilobytes(
     assert said.code == 2 and "leaves no room" in said.err and not (tmp_path / "no").exists()
 
 
+def test_a_smaller_encoder_is_one_as_any_other(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small"
+    said = headwater(
+        capsys, "adapt", "pela", "-e", run, "-d", folder, "-o", out, "--steps", 2, "--batch-size", 16, "--json"
+    )
+    assert said.code == 0, said.err
+    sizes = said.json["encoder_parameters"]
+    assert sizes["after"] < 0.7 * sizes["before"]
+    assert hw.embed(out, folder).shape == (len(hw.open(folder)), hw.load(run).dim)
+    assert len(hw.predict(out, folder).ids) == len(hw.open(folder))
+
+
 def test_masks_are_kept_in_bits_and_predict(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

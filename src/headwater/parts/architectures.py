@@ -12,6 +12,7 @@ from headwater.parts.crate import CrateConfig
 from headwater.parts.dit import DiTConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
+from headwater.parts.lowrank import FactoredConfig
 from headwater.parts.mixer import MixerConfig
 from headwater.parts.modalities import MODALITIES, SMALL_PICTURE, patch_for
 from headwater.parts.perceptron import PerceptronConfig
@@ -65,6 +66,7 @@ EncoderConfig = (
     | T5EncoderConfig
     | TextTowerConfig
     | WrappedConfig
+    | FactoredConfig
 )
 
 KINDS: dict[str, type[Any]] = {
@@ -82,6 +84,7 @@ KINDS: dict[str, type[Any]] = {
         T5TrunkConfig,
         TextTowerConfig,
         WrappedConfig,
+        FactoredConfig,
         TransformerConfig,
         CrateConfig,
         DiTConfig,

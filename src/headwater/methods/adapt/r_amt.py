@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from headwater.core.errors import RequestError
 from headwater.core.types import Batch, Loss, Step
 from headwater.core.verbs import Encoder, Method, Paper
-from headwater.methods.supervise.classify import Classify
+from headwater.methods.supervise import classify
 from headwater.parts import surgery
 from headwater.parts.bits import packed, unpacked
 from headwater.parts.frozen import Frozen
@@ -94,7 +94,7 @@ class Masked(Adapted):
 class Regularised(Method):
     """Fits the masks of a classifier to labels, held by what the encoder said when all its weights were on."""
 
-    def __init__(self, config: Config, classifier: Classify) -> None:
+    def __init__(self, config: Config, classifier: classify.Classify) -> None:
         super().__init__()
         self.config, self.classifier = config, classifier
         self.before = Frozen(surgery.merge(copy.deepcopy(classifier.encoder)))
@@ -127,7 +127,7 @@ class RAMT(Tuning):
         return surgery.adapt(encoder, self.config.where, lambda base: Masked(base, self.config), "R-AMT")
 
     def objective(self, method: Method, features: Tensor, labels: Tensor) -> Method:
-        assert isinstance(method, Classify)
+        assert isinstance(method, classify.Classify)
         method.config = replace(method.config, head="cosine")
         method.head = CosineHead.of_means(features, labels, method.config.classes, self.config.scale).requires_grad_(
             False
