@@ -1,6 +1,6 @@
 """Views of grids of three axes, `[b c t h w]` of clips and `[b c d h w]` of volumes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from torch import Tensor
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
 from headwater.core.types import Input, Ragged
-from headwater.parts.views.compose import Retouch, check_range, check_within, exact, floats
+from headwater.parts.views.compose import Retouch, Touch, check_range, check_within, exact, floats
 from headwater.parts.views.raster import resampling
 
 
@@ -58,5 +58,6 @@ class EveryFrame(Retouch):
 
     view: Retouch
 
-    def retouch_(self, x: Float[Tensor, "b c t h w"], rng: Rng) -> None:
-        self.view.retouch_(x.flatten(2, 3), rng)  # the frames one below the other, as one tall picture
+    def draw(self, x: Float[Tensor, "b c t h w"], rng: Rng) -> Touch:
+        touch = self.view.draw(x.flatten(2, 3), rng)  # the frames one below the other, as one tall picture
+        return replace(touch, change=lambda part, *its: touch.change(part.flatten(2, 3), *its).view_as(part))

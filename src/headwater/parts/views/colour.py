@@ -13,10 +13,12 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
-from headwater.parts.views.compose import Retouch, check_range, check_within, chosen_only_, exact
+from headwater.parts.views.compose import Retouch, Touch, check_range, check_within
 from headwater.parts.views.raster import SMALL
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+FAINT = math.sqrt(2 * math.log(1000))  # standard deviations at which a Gaussian is a thousandth of its height
+BLOCK = 16  # pixels that a CPU blurs by one product; more would multiply by more zeros, fewer would be more products
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,20 @@ class Colour(Retouch):
         drawn: Tensor = low + (high - low) * rng.rand(b, 4)
         return drawn
 
-    def retouch_(self, x: Float[Tensor, "b c h w"], rng: Rng) -> None:
+    def draw(self, x: Float[Tensor, "b c h w"], rng: Rng) -> Touch:
         strength = (self.brightness, self.contrast, self.saturation, self.hue)
         order = [n for n in range(4) if strength[n]]
         rng.host.shuffle(order)
         chosen = rng.rand(len(x)) < self.p
-        factors = self.factors(len(x), rng)
-        steps = [(n, STEPS[n]) for n in order if n < 2 or x.shape[1] == 3]
+        factors = self.factors(len(x), rng).view(-1, 4, 1, 1, 1).unbind(1)
+        order = [n for n in order if n < 2 or x.shape[1] == 3]
 
-        def change(part: Tensor, factor: Tensor) -> Tensor:
-            for n, step in steps:
-                part = step(part, factor[:, n].view(-1, 1, 1, 1)).clamp_(0, 1)
+        def change(part: Tensor, *its: Tensor) -> Tensor:
+            for n, factor in zip(order, its, strict=True):
+                part = STEPS[n](part, factor).clamp_(0, 1)
             return part
 
-        chosen_only_(x, chosen, change, factors)
+        return Touch(chosen, change, tuple(factors[n] for n in order))
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,9 @@ class Grey(Retouch):
     def __post_init__(self) -> None:
         check_within(self, "p", self.p)
 
-    def retouch_(self, x: Float[Tensor, "b c h w"], rng: Rng) -> None:
+    def draw(self, x: Float[Tensor, "b c h w"], rng: Rng) -> Touch:
         chosen = rng.rand(len(x)) < self.p
-        if x.shape[1] == 3:
-            chosen_only_(x, chosen, lambda part: _luma(part).expand_as(part))
+        return Touch(chosen, lambda part: _luma(part).expand_as(part) if part.shape[1] == 3 else part)
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class Solarise(Retouch):
     def __post_init__(self) -> None:
         check_within(self, "p", self.p)
 
-    def retouch_(self, x: Float[Tensor, "b c h w"], rng: Rng) -> None:
-        chosen_only_(x, rng.rand(len(x)) < self.p, lambda part: torch.where(part >= self.threshold, 1 - part, part))
+    def draw(self, x: Float[Tensor, "b c h w"], rng: Rng) -> Touch:
+        return Touch(rng.rand(len(x)) < self.p, lambda part: torch.where(part >= self.threshold, 1 - part, part))
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,11 @@ class Noise(Retouch):
 
     std: float
 
-    def retouch_(self, x: Float[Tensor, "b c h w"], rng: Rng) -> None:
-        x.add_(rng.randn(*x.shape), alpha=self.std).clamp_(0, 1)
+    def draw(self, x: Float[Tensor, "b c h w"], rng: Rng) -> Touch:
+        everything = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return Touch(
+            everything, lambda part, noise: part.add_(noise, alpha=self.std).clamp_(0, 1), (rng.randn(*x.shape),)
+        )
 
 
 @dataclass(frozen=True)
@@ -123,43 +127,48 @@ class Blur(Retouch):
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise RequestError(f"Blur: the kernel has an odd number of pixels; got {self.kernel}.")
 
-    def retouch_(self, x: Float[Tensor, "b c h w"], rng: Rng) -> None:
+    def draw(self, x: Float[Tensor, "b c h w"], rng: Rng) -> Touch:
         chosen = rng.rand(len(x)) < self.p
-        chosen_only_(x, chosen, self._blur, rng.uniform(*self.sigma, len(x)))
-
-    def _blur(self, x: Tensor, sigma: Tensor) -> Tensor:
-        large_on_cpu = x.device.type == "cpu" and x.shape[2] * x.shape[3] > SMALL
-        for axis in (3, 2):
-            radius = min(self.kernel // 2, x.shape[axis] - 1)
-            offset = torch.arange(-radius, radius + 1, device=x.device)
-            weight = (-0.5 * (offset / sigma[:, None]) ** 2).exp()
-            weight = weight * (weight >= 1e-3)
-            weight = weight / weight.sum(1, keepdim=True)
-            x = (_shifted_sums if large_on_cpu else _product)(x, weight, axis)
-        return x
-
-
-def _shifted_sums(x: Tensor, weight: Float[Tensor, "b k"], axis: int) -> Tensor:
-    """Fewest operations: one pass per weight that is not zero for all."""
-    used = weight.amax(0).nonzero().flatten().tolist()
-    radius, n = weight.shape[1] // 2, x.shape[axis]
-    reach = radius - used[0]
-    padded = F.pad(x, (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach), mode="reflect")
-    out = padded.narrow(axis, reach, n) * weight[:, radius].view(-1, 1, 1, 1)
-    for k in range(1, reach + 1):
-        pair = padded.narrow(axis, reach - k, n) + padded.narrow(axis, reach + k, n)
-        out.addcmul_(pair, weight[:, radius + k].view(-1, 1, 1, 1))
-    return out
+        radius = min(self.kernel // 2, x.shape[2] - 1, x.shape[3] - 1, int(FAINT * self.sigma[1]))
+        offset = torch.arange(-radius, radius + 1, device=x.device)
+        weight = (-0.5 * (offset / rng.uniform(*self.sigma, len(x))[:, None]) ** 2).exp()
+        weight = weight * (weight >= 1e-3)
+        weight = weight / weight.sum(1, keepdim=True)
+        if x.device.type != "cpu" or x.shape[2] * x.shape[3] <= SMALL:
+            return Touch(chosen, _by_axes, (weight,))
+        # row i of a band is the filter, moved i places to the right: one place is one entry less than a row
+        reach = BLOCK + 2 * radius
+        band = F.pad(weight, (0, BLOCK)).repeat(1, BLOCK)[:, : BLOCK * reach].view(-1, BLOCK, reach)
+        return Touch(chosen, _by_blocks, (band,))
 
 
-def _product(x: Tensor, weight: Float[Tensor, "b k"], axis: int) -> Tensor:
-    """Fewest kernels: a product with the banded matrix of the filter, its ends folded back at the edges."""
-    n, radius = x.shape[axis], weight.shape[1] // 2
-    place = torch.arange(n, device=x.device)[:, None] + torch.arange(-radius, radius + 1, device=x.device)
-    place = (n - 1 - (n - 1 - place.abs()).abs()).expand(len(x), -1, -1)
-    band = x.new_zeros(len(x), n, n).scatter_add_(2, place, weight[:, None].expand(-1, n, -1))
-    with exact(x):
-        return x @ band.mT[:, None] if axis == 3 else band[:, None] @ x
+def _by_blocks(x: Float[Tensor, "b c h w"], band: Float[Tensor, "b s k"]) -> Float[Tensor, "b c h w"]:
+    """Fewest operations: columns, then rows, in blocks of BLOCK, each a product of the band with what it reaches."""
+    _, c, h, w = x.shape
+    reach, across, down = band.shape[2], -(-w // BLOCK), -(-h // BLOCK)
+    side = (reach - BLOCK) // 2
+    padded = F.pad(x, (side, side, side, side), mode="reflect")
+    if h % BLOCK or w % BLOCK:
+        padded = F.pad(padded, (0, across * BLOCK - w, 0, down * BLOCK - h))
+    tall, wide = padded.shape[2:]
+    for i, its in enumerate(band.unbind()):
+        part = padded[i].as_strided((across, reach, c * tall), (BLOCK, 1, wide))
+        part = its.expand(across, -1, -1) @ part  # of shape (w) (c h)
+        part = part.as_strided((down, reach, across * BLOCK * c), (BLOCK, 1, tall))
+        part = its.expand(down, -1, -1) @ part  # of shape (h) (w c)
+        x[i] = part.view(down * BLOCK, across * BLOCK, c).permute(2, 0, 1)[:, :h, :w]
+    return x
+
+
+def _by_axes(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "b k"]) -> Float[Tensor, "b c h w"]:
+    """Fewest kernels: a product with the banded matrix of the filter, its ends folded back at the edges, for each axis."""
+    for axis in (3, 2):
+        n, radius = x.shape[axis], weight.shape[1] // 2
+        place = torch.arange(n, device=x.device)[:, None] + torch.arange(-radius, radius + 1, device=x.device)
+        place = (n - 1 - (n - 1 - place.abs()).abs()).expand(len(x), -1, -1)
+        band = x.new_zeros(len(x), n, n).scatter_add_(2, place, weight[:, None].expand(-1, n, -1))
+        x = x @ band.mT[:, None] if axis == 3 else band[:, None] @ x
+    return x
 
 
 def _luma(x: Tensor) -> Tensor:
@@ -178,22 +187,28 @@ def _contrast(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    grey = _luma(x).mul_(1 - factor)
-    return x.mul_(factor).add_(grey)
+    return torch.lerp(_luma(x), x, factor, out=x)
 
 
 def _hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue in the HSV cone; the largest and the smallest of the three values stay."""
-    red, green, blue = x[:, :1], x[:, 1:2], x[:, 2:]
-    high, low = red.maximum(green).maximum(blue), red.minimum(green).minimum(blue)
-    chroma = high - low
-    # Round the colour circle from green, the way to (r, g, b) is 1 + r + b - g sixths, towards blue where b > r and
-    # towards red otherwise, if the least of the three is 0 and the greatest 1: no case distinctions needed.
+    """Turn the hue in the HSV cone; the largest and the smallest of the three values stay.
+
+    Hues are counted from green in sixths of a circle and times the chroma, so that nothing is divided by it.
+    """
+    red, green, blue = x.split(1, 1)
+    high, low = red.maximum(green), red.minimum(green)
+    torch.maximum(high, blue, out=high), torch.minimum(low, blue, out=low)
+    # The way from green is high + red + blue - green - 2 low, towards blue where it exceeds red and towards red else.
     way = (red + blue).sub_(green).add_(high).sub_(low, alpha=2).copysign_(blue - red)
-    hue = way.div_((chroma * 6).clamp_(min=1e-6)).add_(turn + 7 / 3)  # in circles, and positive for frac
-    thirds = torch.tensor([0, 2 / 3, 1 / 3], device=x.device).view(1, 3, 1, 1)
-    share = (hue + thirds).frac_().sub_(0.5).abs_().mul_(6).sub_(1).clamp_(0, 1)
-    return share.mul_(chroma).add_(low)
+    chroma = high.sub_(low)
+    way.addcmul_(chroma, 6 * turn)
+    torch.add(way, chroma, alpha=2, out=red)
+    green.copy_(way)
+    torch.sub(way, chroma, alpha=2, out=blue)
+    for _ in range(2):  # how far the hue is from each colour, the shorter way round the circle
+        x.abs_().sub_(chroma, alpha=3)
+    x.abs_().sub_(chroma, alpha=2).clamp_(max=0)
+    return torch.sub(low, torch.maximum(x, chroma.neg_(), out=x), out=x)
 
 
 STEPS = (_brightness, _contrast, _saturation, _hue)

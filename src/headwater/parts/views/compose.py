@@ -37,17 +37,79 @@ class Views(Protocol):
     def __call__(self, x: Input, rng: Rng) -> list[Input]: ...
 
 
+@dataclass(frozen=True)
+class Touch:
+    """What a `Retouch` has drawn for a batch: of which samples the pixels change, and into what.
+
+    `change(samples, *their rows of params)` may use its first argument up, and return it.
+    """
+
+    chosen: Bool[Tensor, " b"]
+    change: Callable[..., Tensor]
+    params: tuple[Tensor, ...] = ()
+
+    def some_(self, x: Tensor, start: int, chosen: Sequence[bool]) -> None:
+        """Overwrite `x`, the rows of the batch from `start` on, on a CPU: time is spent on the chosen only."""
+        if all(chosen):
+            made = self.change(x, *(p.narrow(0, start, len(x)) for p in self.params))
+            if made.data_ptr() != x.data_ptr():
+                x.copy_(made)
+        elif any(chosen):
+            at = torch.tensor(chosen).nonzero().flatten()
+            its = (p.narrow(0, start, len(x)).index_select(0, at) for p in self.params)
+            x.index_copy_(0, at, self.change(x.index_select(0, at), *its))
+
+    def all_(self, x: Tensor) -> None:
+        """Overwrite x, on a GPU: all are computed, since asking how many are chosen would make it wait."""
+        wide = self.chosen.view(-1, *[1] * (x.ndim - 1))
+        x.copy_(torch.where(wide, self.change(x.clone(), *self.params), x))
+
+
+def touch_(x: Float[Tensor, "b ..."], touches: Sequence[Touch], fill: Callable[[int], None] = lambda row: None) -> None:
+    """Overwrite x by one touch after the other; on a CPU, by all of them while a few samples are in its cache.
+
+    There, `fill(row)` comes first for each sample.
+    """
+    if x.device.type != "cpu":
+        with exact(x):
+            for touch in touches:
+                touch.all_(x)
+        return
+    few = max(1, CACHE // max(1, x[:1].numel() * x.element_size()))
+    chosen = [touch.chosen.tolist() for touch in touches]
+
+    def work(start: int) -> None:
+        part = x[start : start + few]
+        for row in range(start, start + len(part)):
+            fill(row)
+        for touch, its in zip(touches, chosen, strict=True):
+            touch.some_(part, start, its[start : start + few])
+
+    spread(work, range(0, len(x), few))
+
+
 class Retouch(ABC):
     """A view that leaves the shape alone. In a `Chain` it works in place on what the view before it has made."""
 
     def __call__(self, x: Input, rng: Rng) -> Tensor:
         made = floats(values(x)).clone(memory_format=torch.contiguous_format)
-        self.retouch_(made, rng)
+        touch_(made, [self.draw(made, rng)])
         return made
 
     @abstractmethod
-    def retouch_(self, x: Tensor, rng: Rng) -> None:
-        """Overwrite the floats of x."""
+    def draw(self, x: Tensor, rng: Rng) -> Touch:
+        """All that is random for a batch of floats of x's shape."""
+
+
+class Remake(ABC):
+    """A view that makes each sample anew, in another shape. In a `Chain` it makes and retouches one after the other."""
+
+    def __call__(self, x: Input, rng: Rng) -> Tensor:
+        return self.retouched(x, rng, ())
+
+    @abstractmethod
+    def retouched(self, x: Input, rng: Rng, more: Sequence[Retouch]) -> Tensor:
+        """This view and, of what it makes, those."""
 
 
 @dataclass(frozen=True, init=False)
@@ -60,12 +122,20 @@ class Chain:
         object.__setattr__(self, "views", given or views)  # by name too, for dataclasses.replace
 
     def __call__(self, x: Input, rng: Rng) -> Input:
-        given = _memory(x)
-        for view in self.views:
-            if isinstance(view, Retouch) and isinstance(x, Tensor) and _memory(x) != given:
-                view.retouch_(x, rng)
-            else:
-                x = view(x, rng)
+        given, left = _memory(x), list(self.views)
+        while left:
+            view, more = left.pop(0), list[Retouch]()
+            while left and isinstance(left[0], Retouch):
+                more.append(left[0])
+                del left[0]
+            if isinstance(view, Remake):
+                x = view.retouched(x, rng, more)
+                continue
+            x = view(x, rng)
+            if more and (not isinstance(x, Tensor) or _memory(x) == given):
+                x = more.pop(0)(x, rng)
+            if more and isinstance(x, Tensor):
+                touch_(x, [one.draw(x, rng) for one in more])
         return floats(x) if isinstance(x, Tensor) else x
 
 
@@ -95,52 +165,33 @@ def floats(x: Tensor) -> Tensor:
     return x if x.dtype == torch.int64 else x.float()
 
 
-def spread(work: Callable[[Tensor], None], parts: Sequence[Tensor]) -> None:
-    """`work(part)` for every part, on as many threads as torch has, each of them working alone inside.
+def spread(work: Callable[[int], None], starts: Sequence[int]) -> None:
+    """`work(start)` for every start on a CPU, by as many threads as torch has, this one among them; no gradients.
 
-    Many small operations in a row must not be split inside: the cores would wait for each other after every one,
-    and for long where something else, such as decoding, wants a core too.
+    Each thread works alone inside. Were many small operations in a row split, the cores would wait for each other after
+    every one, and for long where something else, such as decoding, wants a core too.
     """
-    threads = torch.get_num_threads()
-    if threads == 1 or len(parts) < 2:
-        for part in parts:
-            work(part)
-        return
-    inference = torch.is_inference_mode_enabled()  # a mode of a thread, as is the number of threads
+    threads, left = torch.get_num_threads(), iter(starts)
 
-    def alone(part: Tensor) -> None:
-        with torch.inference_mode(inference):
-            work(part)
+    def share() -> None:
+        torch.set_num_threads(1)  # like the modes that follow, of this thread
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            for start in left:
+                work(start)
 
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(alone, parts))
+        with ThreadPoolExecutor(threads) as pool:
+            others = [pool.submit(share) for _ in range(min(threads, len(starts)) - 1)]
+            share()
+            for other in others:
+                other.result()
     finally:
-        torch.set_num_threads(threads)  # for threads that start later
+        torch.set_num_threads(threads)  # for threads that start later, too
 
 
 def exact(x: Tensor) -> torch.autocast:
     """Keep 32 bits where training runs in 16: positions in a picture need them."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def chosen_only_(
-    x: Float[Tensor, "b ..."], chosen: Bool[Tensor, " b"], change: Callable[..., Tensor], *params: Tensor
-) -> None:
-    """Overwrite the chosen samples by `change(samples, *their params)`, which may use its first argument up.
-
-    A CPU spends time on the chosen only, a few samples at a time; a GPU computes all and picks, since asking how many
-    were chosen would make it wait.
-    """
-    if x.device.type != "cpu":
-        x.copy_(torch.where(chosen.view(-1, *[1] * (x.ndim - 1)), change(x.clone(), *params), x))
-        return
-    few = max(1, CACHE // max(1, x[:1].numel() * x.element_size()))
-
-    def work(rows: Tensor) -> None:
-        x.index_copy_(0, rows, change(x.index_select(0, rows), *(p.index_select(0, rows) for p in params)))
-
-    spread(work, torch.split(chosen.nonzero().flatten(), few))
 
 
 def check_within(view: object, name: str, value: float, low: float = 0.0, high: float = 1.0) -> None:

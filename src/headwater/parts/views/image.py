@@ -1,25 +1,48 @@
 """Views that move pixels: crops, flips, affine and elastic maps, and exact quarter turns."""
 
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
 from headwater.core.types import Input
 from headwater.core.verbs import values
-from headwater.parts.views.compose import Retouch, check_range, check_within, chosen_only_, exact, floats
+from headwater.parts.views.compose import Remake, Retouch, Touch, check_range, check_within, exact, floats
 from headwater.parts.views.raster import Filter, centred, displace, extents, resize_boxes
 
 Padding = Literal["zeros", "border", "reflection"]
 
 
+class Boxed(Remake):
+    """A box of each picture at size × size, antialiased."""
+
+    size: int
+    kind: Filter
+
+    @abstractmethod
+    def boxes(self, extent: Int[Tensor, "b 2"], rng: Rng) -> Int[Tensor, "b 4"]:
+        """(top, left, height, width) for pictures of (height, width) `extent`, in pixels."""
+
+    def flips(self, b: int, rng: Rng) -> Bool[Tensor, " b"]:
+        """Which are mirrored."""
+        return torch.zeros(b, dtype=torch.bool, device=rng.device)
+
+    def retouched(self, x: Input, rng: Rng, more: Sequence[Retouch]) -> Float[Tensor, "b c s s"]:
+        pixels, extent = extents(x)
+        box, flip = self.boxes(extent, rng), self.flips(len(pixels), rng)
+        square = (self.size, self.size)
+        return resize_boxes(pixels, box, flip, square, self.kind, lambda made: [one.draw(made, rng) for one in more])
+
+
 @dataclass(frozen=True)
-class Crop:
+class Crop(Boxed):
     """The random resized crop of Inception (Szegedy et al., 2015), and a mirror image with probability `flip`.
 
     A box of area U(scale) of the picture and of log-uniform aspect ratio (width over height), uniform among the
@@ -38,14 +61,10 @@ class Crop:
         check_range(self, "ratio", self.ratio, low=1e-3)
         check_within(self, "flip", self.flip)
 
-    def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b c s s"]:
-        pixels, extent = extents(x)
-        box = self.boxes(extent, rng)
-        flip = rng.rand(len(pixels)) < self.flip
-        return resize_boxes(pixels, box, flip, (self.size, self.size), self.kind)
+    def flips(self, b: int, rng: Rng) -> Bool[Tensor, " b"]:
+        return rng.rand(b) < self.flip
 
     def boxes(self, extent: Int[Tensor, "b 2"], rng: Rng) -> Int[Tensor, "b 4"]:
-        """(top, left, height, width) for pictures of (height, width) `extent`, in pixels."""
         b = len(extent)
         height, width = extent.unbind(1)
         area = rng.uniform(*self.scale, b, 10) * (height * width)[:, None]
@@ -65,23 +84,22 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Resize:
+class Resize(Boxed):
     """The whole picture at size × size, antialiased; its aspect ratio is not kept."""
 
     size: int
     kind: Filter = "bilinear"
 
     def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b c s s"]:
-        pixels, extent = extents(x)
-        if isinstance(x, Tensor) and x.shape[2:] == (self.size, self.size):
-            return floats(x)
-        box = torch.cat([torch.zeros_like(extent), extent], 1)
-        never = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
-        return resize_boxes(pixels, box, never, (self.size, self.size), self.kind)
+        whole = isinstance(x, Tensor) and x.shape[2:] == (self.size, self.size)
+        return floats(values(x)) if whole else super().__call__(x, rng)
+
+    def boxes(self, extent: Int[Tensor, "b 2"], rng: Rng) -> Int[Tensor, "b 4"]:
+        return torch.cat([torch.zeros_like(extent), extent], 1)
 
 
 @dataclass(frozen=True)
-class CentreCrop:
+class CentreCrop(Boxed):
     """The central square, its side `part` of the shorter side of the picture, at size × size; the usual test view."""
 
     size: int
@@ -91,12 +109,9 @@ class CentreCrop:
     def __post_init__(self) -> None:
         check_within(self, "part", self.part, low=0.01)
 
-    def __call__(self, x: Input, rng: Rng) -> Float[Tensor, "b c s s"]:
-        pixels, extent = extents(x)
+    def boxes(self, extent: Int[Tensor, "b 2"], rng: Rng) -> Int[Tensor, "b 4"]:
         side = (extent.amin(1, keepdim=True) * self.part).round().long().clamp(min=1).expand(-1, 2)
-        box = torch.cat([(extent - side) // 2, side], 1)
-        never = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
-        return resize_boxes(pixels, box, never, (self.size, self.size), self.kind)
+        return torch.cat([(extent - side) // 2, side], 1)
 
 
 @dataclass(frozen=True)
@@ -108,8 +123,8 @@ class Flip(Retouch):
     def __post_init__(self) -> None:
         check_within(self, "p", self.p)
 
-    def retouch_(self, x: Float[Tensor, "b c h w"], rng: Rng) -> None:
-        chosen_only_(x, rng.rand(len(x)) < self.p, lambda part: part.flip(-1))
+    def draw(self, x: Float[Tensor, "b c h w"], rng: Rng) -> Touch:
+        return Touch(rng.rand(len(x)) < self.p, lambda part: part.flip(-1))
 
 
 @dataclass(frozen=True)

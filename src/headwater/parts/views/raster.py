@@ -1,5 +1,6 @@
 """Resampling rasters: a box of each picture to one size, and pictures along a field of positions."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.core.types import Input, Ragged
-from headwater.parts.views.compose import exact, floats, spread
+from headwater.parts.views.compose import Touch, exact, floats, touch_
 
 Filter = Literal["bilinear", "bicubic"]
 SMALL = 48 * 48  # pixels up to which a CPU resizes faster by one batched product than picture by picture
@@ -26,33 +27,40 @@ def extents(x: Input) -> tuple[Tensor, Int[Tensor, "b 2"]]:
 
 
 def resize_boxes(
-    x: Tensor, box: Int[Tensor, "b 4"], flip: Bool[Tensor, " b"], size: tuple[int, int], kind: Filter = "bilinear"
+    x: Tensor,
+    box: Int[Tensor, "b 4"],
+    flip: Bool[Tensor, " b"],
+    size: tuple[int, int],
+    kind: Filter = "bilinear",
+    draw: Callable[[Tensor], list[Touch]] = lambda made: [],
 ) -> Float[Tensor, "b c s t"]:
     """The box (top, left, height, width) of each picture, in pixels, as `size`, antialiased; mirrored where `flip`.
 
     Reads nothing outside the box. On a CPU each box is sliced and resized by itself, bytes as bytes (a third of the
     time of floats, and the result is rounded to a byte, as in Pillow); on a GPU, and for small pictures, all boxes at
-    once by two batched matrix products.
+    once by two batched matrix products. `draw` says of tensors of the result's shape what is done to it.
     """
     if x.device.type != "cpu" or x.shape[2] * x.shape[3] <= SMALL:
-        return _by_products(x, box, flip, size, kind)
+        made = _by_products(x, box, flip, size, kind)
+        if touches := draw(made):
+            touch_(made, touches)
+        return made
     out = torch.empty(len(x), x.shape[1], *size)
-    boxes, mirrored = box.tolist(), flip.tolist()
+    boxes, mirrored, top = box.tolist(), flip.tolist(), 255 if x.dtype == torch.uint8 else 1
 
-    def work(rows: Tensor) -> None:
-        for i in rows.tolist():
-            top, left, h, w = boxes[i]
-            part = x[i : i + 1, :, top : top + h, left : left + w]
-            if part.dtype == torch.uint8:  # the channels of a pixel side by side: the fast way through the resize
-                part = part.contiguous(memory_format=torch.channels_last)
-            if (h, w) != size:
-                part = F.interpolate(part, size, mode=kind, antialias=True)
-            out[i] = part[0].flip(-1) if mirrored[i] else part[0]
-            if x.dtype == torch.uint8:
-                out[i].div_(255)
+    def fill(i: int) -> None:
+        up, left, h, w = boxes[i]
+        part = x[i : i + 1, :, up : up + h, left : left + w]
+        if part.dtype == torch.uint8:  # the channels of a pixel side by side: the fast way through the resize
+            part = part.contiguous(memory_format=torch.channels_last)
+        if (h, w) != size:
+            part = F.interpolate(part, size, mode=kind, antialias=True)
+        torch.div(part[0].flip(-1) if mirrored[i] else part[0], top, out=out[i])
+        if kind == "bicubic":
+            out[i].clamp_(0, 1)
 
-    spread(work, torch.split(torch.arange(len(x)), 4))
-    return out.clamp_(0, 1) if kind == "bicubic" else out
+    touch_(out, draw(out), fill)
+    return out
 
 
 def _by_products(
