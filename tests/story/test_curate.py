@@ -149,6 +149,33 @@ def test_a_mixture_can_be_written_by_hand(tmp_path: Path) -> None:
     assert counts(np.array([0, 1]), {"0": 1, "1": 0}, 5, "x").tolist() == [5, 0]
 
 
+def test_a_mixture_is_searched_for_data_that_count(capsys: Capture, tmp_path: Path) -> None:
+    digits, g = hw.open("digits"), np.random.default_rng(0)
+    assert digits.tensors is not None
+    x = digits.tensors["image"].numpy()
+    noise = g.random((300, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "pool.npz", x=np.concatenate([x[:300], noise]))
+    np.savez(tmp_path / "wanted.npz", x=x[1000:1200])
+    base = ("curate", "climb", "-d", tmp_path / "pool.npz", "--keep", 200)
+    settings = ("--set", "rounds=(6,3)", "--set", "groups=2", "--set", "clusters=8", "--set", "top=50", "--steps", 25)
+    said = headwater(capsys, *base, "--target", tmp_path / "wanted.npz", *settings, "-o", tmp_path / "mixed", "--json")
+    assert said.code == 0, said.err
+    assert len(said.json["losses"]) == 9 and sum(said.json["mixture"].values()) == pytest.approx(1)
+    mixed = hw.open(tmp_path / "mixed")
+    assert isinstance(mixed, Subset) and len(mixed) == 200
+    share = float((mixed.indices < 300).mean())
+    assert share > 0.6, share  # half of the pool
+    assert "The mixture" in (tmp_path / "mixed/report.html").read_text()
+    for told, words in (
+        ("climb needs a target", base),
+        ("balanced makes no trials", ("curate", "balanced", "-d", "digits", "--target", "digits")),
+        ("holds image and the target series", (*base, "--target", "waves")),
+        ("does not pre-train", (*base, "--target", "digits", "--proxy", "nmc")),
+    ):
+        said = headwater(capsys, *words, "-o", tmp_path / "x")
+        assert said.code == 2 and told in said.err, said.err
+
+
 def test_what_to_label_next(capsys: Capture, photos: Path, tmp_path: Path) -> None:
     files = sorted(p.relative_to(photos).as_posix() for p in photos.glob("*/*"))
     rows = [

@@ -4,22 +4,24 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from headwater.api import catalogue, run
 from headwater.api.override import flat, override
 from headwater.api.pool import Pool, draw, pool_of
+from headwater.api.trials import part, trial_of
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng, mix
-from headwater.core.verbs import Choice, Selector
-from headwater.data.curated import counts, write_manifest
-from headwater.data.source import Source, Subset
+from headwater.core.verbs import Choice, Known, Selector
+from headwater.data.curated import write_manifest
+from headwater.data.source import Source
 from headwater.engine.artefact import versions
 from headwater.engine.log import Progress
 from headwater.report.curation import Story, render
@@ -48,6 +50,9 @@ def curate(
     out: str | Path | None = None,
     encoder: Any = None,
     labels: str | None = None,
+    target: Any = None,
+    proxy: str = "mae",
+    steps: int = 100,
     seed: int = 0,
     device: str = "auto",
     workers: int = 2,
@@ -60,12 +65,20 @@ def curate(
     keep      how many items, or, below 1, which share of them; None leaves it to the method
     out       a folder for the manifest, which `hw.open` and `pretrain` take as data, the report, and the features
     encoder   whose features of raw data are compared; without one the values themselves are
+    labels    classes, or numbers that say how good each item is, for the methods that read them
+    target    for climb: the data that count; each trial pre-trains a small model by `proxy` for `steps`, and is measured
+              by its loss on them
     set       settings of the method, each `name=value`
 
     Raises RequestError for a method that does not choose data, a budget above what there is, and features that are not
     finite.
     """
     selector: Selector = override(_selector(method)(), set)
+    if selector.tries != (target is not None):
+        raise RequestError(
+            f"{method} needs a target, the data that trials are measured on." if selector.tries else
+            f"{method} makes no trials, so a target says nothing to it."
+        )  # fmt: skip
     folder = None if out is None else Path(out)
     with tempfile.TemporaryDirectory() as aside:
         if folder is not None:
@@ -73,7 +86,11 @@ def curate(
         started = time.monotonic()
         pool = pool_of(data, (folder or Path(aside)) / VECTORS, encoder, labels, device, workers, progress)
         budget = budget_of(keep, len(pool.vectors))
-        choice = selector.select(pool.vectors, budget, Rng(mix(seed, "curate")), pool.labels())
+        known = pool.known()
+        if selector.tries:
+            known = known or Known(torch.full((len(pool.vectors),), -1))
+            known = replace(known, trial=trial_of(pool, target, proxy, steps, seed, device, workers))
+        choice = selector.select(pool.vectors, budget, Rng(mix(seed, "curate")), known)
         told = {
             "method": catalogue.short(type(selector).__module__).replace("_", "-"),
             "settings": flat(selector),
@@ -87,11 +104,11 @@ def curate(
         }
         if choice.mixture:
             told["mixture"] = {str(g): share for g, share in choice.mixture.items()}
-            told["draws"] = len(choice.kept)
+            told["draws"] = choice.draws
         if folder is not None:
             _write(folder, pool, choice, told)
         kept = choice.kept.numpy()
-        return Curated(kept, _part(pool, choice), told, folder)
+        return Curated(kept, None if pool.source is None else part(pool.source, pool, choice), told, folder)
 
 
 def budget_of(keep: int | float | None, n: int) -> int | None:
@@ -128,17 +145,6 @@ def _claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _part(pool: Pool, choice: Choice) -> Source | None:
-    if pool.source is None:
-        return None
-    places = pool.places(choice.kept.numpy())
-    if choice.mixture:
-        group = choice.columns["group"][choice.kept].numpy()
-        shares = {str(g): share for g, share in choice.mixture.items()}
-        places = np.repeat(places, counts(group, shares, len(places), "the choice"))
-    return Subset(pool.source, places)
-
-
 def _write(folder: Path, pool: Pool, choice: Choice, told: dict[str, Any]) -> None:
     rows = choice.kept.numpy()
     table = pool.vectors.take(rows)
@@ -157,7 +163,7 @@ def _story(folder: Path, pool: Pool, choice: Choice, told: Mapping[str, Any]) ->
     tables = []
     if "group" in choice.columns:
         tables.append(("Groups", _before_and_after(choice.columns["group"].numpy(), rows, None)))
-    if (known := pool.labels()) is not None:
+    if (known := pool.known()) is not None and known.names:
         tables.append(("Labels", _before_and_after(known.classes.numpy(), rows, known.names)))
     if "twin" in choice.columns:
         similar, twin = (choice.columns[name].numpy() for name in ("similarity", "twin"))

@@ -18,7 +18,7 @@ from headwater.api.encoders import Pretrained, load, prepare, suited
 from headwater.api.pretrain import pick_device
 from headwater.core.errors import RequestError
 from headwater.core.types import Features, Graph, Input, Ragged
-from headwater.core.verbs import Encoder, Labelled
+from headwater.core.verbs import Encoder, Known
 from headwater.data import open as open_data
 from headwater.data.loader import Loader, stack
 from headwater.data.rows import Rows, plain
@@ -56,11 +56,14 @@ class Pool:
         found = dict(zip(order.tolist(), self.vectors.take(order)["id"].to_pylist(), strict=True))
         return [found[int(i)] for i in rows]
 
-    def labels(self) -> Labelled | None:
-        if self.source is None or self.source.labels is None or not self.source.classes:
+    def known(self) -> Known | None:
+        """The labels of the rows: classes, or numbers that score them."""
+        if self.source is None or self.source.labels is None:
             return None
-        known = self.source.labels[self.places(np.arange(len(self.vectors)))]
-        return Labelled(torch.from_numpy(known), self.source.classes)
+        values = torch.from_numpy(self.source.labels[self.places(np.arange(len(self.vectors)))])
+        if self.source.classes:
+            return Known(values, self.source.classes)
+        return Known(torch.full((len(values),), -1), scores=values.float())
 
 
 def pool_of(

@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from headwater.api.reproduce import Claim, Pair
 from headwater.core.rng import Rng, mix
-from headwater.core.verbs import Labelled
+from headwater.core.verbs import Known
 from headwater.methods.curate.active_outliers import ActiveOutliers
 from headwater.parts.kmeans import Held
 
@@ -40,12 +40,12 @@ def course(seed: int, joint: bool = True, confused: bool = False) -> Course:
     rates = []
     for t in range(ROUNDS):
         method = ActiveOutliers(joint=joint, acquire="variation-ratio" if t else "random", **SETTINGS)
-        labels = Labelled(torch.tensor(known), NAMES)
+        labels = Known(torch.tensor(known), NAMES)
         chosen = method.select(features, BUDGET, Rng(mix(seed, t)), labels).kept.numpy()
         known[chosen] = rng.permutation(y[chosen]) if confused else y[chosen]
         if t:
             rates.append((y[chosen] < 5).mean())
-    ensemble, unit = method.fitted(features, Labelled(torch.tensor(known), NAMES), Rng(mix(seed, "end")))
+    ensemble, unit = method.fitted(features, Known(torch.tensor(known), NAMES), Rng(mix(seed, "end")))
     guess = ensemble.chances(unit(test))[0, :, :5].argmax(1).numpy()
     return Course(100 * float(np.mean(rates)), 100 * float((guess == truth).mean()))
 

@@ -11,7 +11,7 @@ from headwater.core.errors import RequestError
 
 @app.command()
 def curate(
-    method: Annotated[str, typer.Argument(help="What chooses: near-duplicates, balanced or active-outliers.")],
+    method: Annotated[str, typer.Argument(help="What chooses: near-duplicates, balanced, active-outliers or climb.")],
     data: Annotated[str, typer.Option("--data", "-d", help=f"A folder that embed wrote, or raw data: {DATA_HELP}")],
     out: Out,
     keep: Annotated[
@@ -25,6 +25,9 @@ def curate(
         typer.Option("--encoder", "-e", help="Whose features of raw data are compared; empty: the values as they are."),
     ] = "",
     labels: Labels = None,
+    target: Annotated[str, typer.Option(help="For climb: the data that count, on which each trial is measured.")] = "",
+    proxy: Annotated[str, typer.Option(help="For climb: the method by which a trial pre-trains.")] = "mae",
+    steps: Annotated[int, typer.Option(help="For climb: steps of a trial.", min=1)] = 100,
     read: Read = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -40,6 +43,8 @@ def curate(
 
     headwater curate balanced --data vectors/ --keep 10000 --out runs/photos-even
 
+    headwater curate climb --data corpus/ --target wanted/ --keep 100000 --out runs/mixed
+
     headwater pretrain mae --data runs/photos-even --out runs/photos
     """
     from headwater.api.curate import curate as work
@@ -52,6 +57,9 @@ def curate(
         out=out,
         encoder=encoder or None,
         labels=labels,
+        target=target or None,
+        proxy=proxy,
+        steps=steps,
         seed=seed,
         device=device,
         workers=workers,

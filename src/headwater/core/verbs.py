@@ -1,7 +1,7 @@
 """The six verbs, one small interface each. A class is abstract or final: these are the only ones to subclass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -85,8 +85,7 @@ class Estimator(Protocol):
 
 @runtime_checkable
 class Vectors(Protocol):
-    """Features of many items, which need not fit in memory: passes over them in order, as many as wished, in pieces
-    [rows, dim] of finite float32."""
+    """Features that need not fit in memory: passes over them in order, in pieces [rows, dim] of finite float32."""
 
     @property
     def dim(self) -> int: ...
@@ -98,33 +97,34 @@ class Vectors(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """What a selector chose of n items.
-
-    kept      positions, ascending
-    columns   what was found out of every item, such as its `group`, for the manifest and the report
-    mixture   the share of each group in what is learned from; empty: each item kept counts once
-    facts     what else the report tells
-    """
+    """What a selector chose of n items: ascending positions, what it found out of every item, such as its `group`, the share
+    of each group in `draws` items that are learned from (empty: each item kept counts once), and what else to report."""
 
     kept: Int[Tensor, " m"]
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     mixture: Mapping[int, float] = field(default_factory=dict)
+    draws: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The class of each item, -1 where it is not known, and the names of the classes."""
+class Known:
+    """What is known of the items: the class of each (-1: not known), the classes' names, numbers such as how good each is
+    (NaN: not known), and `trial`, what a small model that learns from a choice loses where it counts."""
 
     classes: Int[Tensor, " n"]
-    names: Sequence[str]
+    names: Sequence[str] = ()
+    scores: Float[Tensor, " n"] | None = None
+    trial: Callable[[Choice], float] | None = None
 
 
 class Selector(ABC):
-    """Chooses samples by their features: filtering, active learning, balancing."""
+    """Chooses samples by their features: filtering, active learning, balancing. `tries`: it needs `Known.trial`."""
+
+    tries: ClassVar[bool] = False
 
     @abstractmethod
-    def select(self, features: Vectors, budget: int | None, rng: Rng, labels: Labelled | None = None) -> Choice:
+    def select(self, features: Vectors, budget: int | None, rng: Rng, known: Known | None = None) -> Choice:
         """`budget` items; without one, as many as the method's own threshold keeps."""
 
 
@@ -135,11 +135,6 @@ class Adapter(ABC):
 
     @abstractmethod
     def adapt(self, encoder: Encoder) -> Encoder: ...
-
-    def objective(self, method: Method, features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Method:
-        """What trains, given a classifier with an `encoder` that is adapted and a linear `head`: the classifier itself,
-        changed in place, or something around it. `features` are what the encoder said of the data as it came."""
-        return method
 
 
 @runtime_checkable

@@ -6,8 +6,10 @@ Shapes: n rows, d features, k centres, c rows of a piece.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
 from headwater.core.errors import RequestError
@@ -103,3 +105,12 @@ def plus_plus(x: Float[Tensor, "m d"], k: int, rng: Rng) -> Float[Tensor, "k d"]
         drawn = torch.searchsorted(sums, rng.rand(1).double() * sums[-1], right=True)
         chosen.append(int(drawn.clamp(max=len(x) - 1)))
     return x[torch.tensor(chosen)]
+
+
+def joined(centres: Float[Tensor, "k d"], nearer: float | None = None, groups: int = 1) -> Int[Tensor, " k"]:
+    """The group of each centre, from 0: centres nearer than that on average, or as many groups as asked for."""
+    if len(centres) < 2:
+        return torch.zeros(len(centres), dtype=torch.long)
+    tree = linkage(centres.double().numpy(), "average")
+    made = fcluster(tree, groups, "maxclust") if nearer is None else fcluster(tree, nearer, "distance")
+    return torch.from_numpy(np.unique(made, return_inverse=True)[1])

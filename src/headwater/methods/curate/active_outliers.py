@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import Rng
-from headwater.core.verbs import Choice, Labelled, Paper, Selector, Vectors
+from headwater.core.verbs import Choice, Known, Paper, Selector, Vectors
 from headwater.parts.ensemble import Ensemble, shuffled, train
 from headwater.parts.kmeans import gather, sample
 
@@ -62,18 +62,18 @@ class ActiveOutliers(Selector):
         if min(self.members, self.batch) < 1 or not self.rate > 0:
             raise RequestError(f"An ensemble needs members, a batch and a rate above 0; got {self}.")
 
-    def select(self, features: Vectors, budget: int | None, rng: Rng, labels: Labelled | None = None) -> Choice:
+    def select(self, features: Vectors, budget: int | None, rng: Rng, known: Known | None = None) -> Choice:
         if budget is None:
             raise RequestError("active-outliers needs a budget: how many items can be labelled next (keep).")
-        if labels is None:
+        if known is None:
             raise RequestError("active-outliers needs labels of some items of each class that is wanted.")
-        free = labels.classes < 0
+        free = known.classes < 0
         if budget > free.sum():
             raise RequestError(f"A budget of {budget:,} items is above the pool, {int(free.sum()):,} without a label.")
-        group, score = labels.classes.clone(), torch.where(free, 0.0, -1.0)
+        group, score = known.classes.clone(), torch.where(free, 0.0, -1.0)
         if self.acquire == "variation-ratio":
-            ensemble, unit = self.fitted(features, labels, rng)
-            wanted, outlier = self.split(labels)
+            ensemble, unit = self.fitted(features, known, rng)
+            wanted, outlier = self.split(known)
             code = torch.tensor([*wanted, outlier])
             chances = [ensemble.chances(unit(piece)) for piece in features]
             mean = torch.cat([c.mean(0) for c in chances]).argmax(1)
@@ -81,7 +81,7 @@ class ActiveOutliers(Selector):
             group, score = torch.where(free, code[mean], group), torch.where(free, found, score)
         return Choice(best(score, budget, rng), {"score": score, "group": group})
 
-    def split(self, labels: Labelled) -> tuple[list[int], int]:
+    def split(self, labels: Known) -> tuple[list[int], int]:
         """The classes that are wanted, and the other: -1 where it has not been met."""
         names = [str(name) for name in labels.names]
         outlier = names.index(self.outlier) if self.outlier in names else -1
@@ -91,7 +91,7 @@ class ActiveOutliers(Selector):
             raise RequestError(f"active-outliers needs labels of two wanted classes or more; got {len(wanted)}.")
         return wanted, outlier
 
-    def fitted(self, features: Vectors, labels: Labelled, rng: Rng) -> tuple[Ensemble, "Unit"]:
+    def fitted(self, features: Vectors, labels: Known, rng: Rng) -> tuple[Ensemble, "Unit"]:
         """The ensemble, whose last output is the unwanted class where that is trained, and what makes its input."""
         wanted, outlier = self.split(labels)
         target = torch.full_like(labels.classes, -1)

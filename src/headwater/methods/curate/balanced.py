@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import Rng
-from headwater.core.verbs import Choice, Labelled, Paper, Selector, Vectors
+from headwater.core.verbs import Choice, Known, Paper, Selector, Vectors
 from headwater.parts.kmeans import Held, assign, assigned, kmeans
 
 PAPER = Paper(
@@ -50,7 +50,7 @@ class Balanced(Selector):
         if any(a <= b for a, b in zip(self.levels, self.levels[1:], strict=False)) or min(self.levels, default=1) < 1:
             raise RequestError(f"Levels are numbers of clusters, each smaller than the one before; got {self.levels}.")
 
-    def select(self, features: Vectors, budget: int | None, rng: Rng, labels: Labelled | None = None) -> Choice:
+    def select(self, features: Vectors, budget: int | None, rng: Rng, known: Known | None = None) -> Choice:
         n = len(features)
         budget = max(1, n // 2) if budget is None else budget
         if self.levels and self.levels[0] > n:

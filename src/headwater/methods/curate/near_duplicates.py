@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
-from headwater.core.verbs import Choice, Labelled, Paper, Selector, Vectors
+from headwater.core.verbs import Choice, Known, Paper, Selector, Vectors
 from headwater.parts.kmeans import Held, assign, gather, kmeans, sample
 
 PAPER = Paper(
@@ -49,7 +49,7 @@ class NearDuplicates(Selector):
         if not -1 < self.threshold <= 1 or self.rows < 1:
             raise RequestError(f"A threshold of similarity is above -1 and at most 1; got {self.threshold}.")
 
-    def select(self, features: Vectors, budget: int | None, rng: Rng, labels: Labelled | None = None) -> Choice:
+    def select(self, features: Vectors, budget: int | None, rng: Rng, known: Known | None = None) -> Choice:
         n, floor = len(features), self.threshold
         cells = min(CELLS, max(1, n // PER_CELL))
         unit = Held(normalize(sample(features, 64 * cells, rng), dim=1))
