@@ -13,6 +13,7 @@ from headwater.parts.dit import DiTConfig
 from headwater.parts.encoders import TokenEncoderConfig
 from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.mixer import MixerConfig
+from headwater.parts.pdn import PDNConfig
 from headwater.parts.seq2seq import T5EncoderConfig, T5TrunkConfig
 from headwater.parts.tokens import (
     GraphTokenizerConfig,
@@ -50,6 +51,10 @@ def dit() -> Encoder:
 
 def convnet(channels: int = 3) -> Encoder:
     return ResNetConfig(channels=channels, widths=(8, 16), depths=(1, 1), stem_stride=1).build()
+
+
+def pdn() -> Encoder:
+    return PDNConfig(inner=(4, 8), dim=6, padded=True).build()
 
 
 def text() -> Encoder:

@@ -13,6 +13,7 @@ METHODS = catalogue.methods()
 BEGINS = {
     "crate-micro": small.crate,
     "dit-micro": small.dit,
+    "pdn-micro": small.pdn,
     "nope-micro": functools.partial(small.vit, position="none"),
     "t5-micro": small.t5,
     "tjepa-micro": small.tjepa,

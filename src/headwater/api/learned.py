@@ -49,7 +49,7 @@ class Learned:
 
 
 def predicts(method: type[Method] | Method) -> str | None:
-    """What the method predicts, of those things that `predict` knows: forecasts, classes or boxes. Besides, it may name
+    """What the method predicts, of what `predict` knows: forecasts, classes, boxes or anomalies. Besides, it may name
     weights by how their names begin: those that say something class by class (`by_class`), and those that only its training
     needs (`forgotten`)."""
     found: str | None = getattr(method, "predicts", None)

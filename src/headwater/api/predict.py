@@ -1,4 +1,4 @@
-"""`hw.predict`: what a method says of data, where it says more than features: forecasts, classes, boxes on pictures."""
+"""`hw.predict`: what a method says of data, where it says more than features: forecasts, classes, boxes, what is wrong."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float
 
+from headwater.api.anomalies import Anomalies, anomalies
 from headwater.api.detections import KEEP, Boxes, detections
 from headwater.api.encoders import prepare
 from headwater.api.forecasts import Forecasts, forecasts
@@ -53,11 +54,11 @@ def predict(
     batch_size: int = 256,
     device: str = "auto",
     workers: int = 2,
-) -> Forecasts | Classes | Boxes:
+) -> Forecasts | Classes | Boxes | Anomalies:
     """What the method of a run predicts for data.
 
-    out     a .parquet or .csv file to write, of boxes a .json in COCO's format; beside that of forecasts and of boxes
-            stands a picture of the same name, .png
+    out     a .parquet or .csv file to write, of boxes a .json in COCO's format; beside that of forecasts, of boxes and of
+            anomalies stands a picture of the same name, .png, and beside that of anomalies a page, .html, and their maps
     steps   of forecasts: only so many
     back    of forecasts: begin so many steps before the end of each series, where the truth is known
     season  of forecasts: its length in steps for the seasonal-naive beside them; found in the data by itself
@@ -80,9 +81,11 @@ def predict(
         raise RequestError(f"keep is for boxes; {learned.name} predicts {kind}.")
     if (steps or back or season) and kind != "forecasts":
         raise RequestError(f"steps, back and season are for forecasts; {learned.name} predicts {kind}.")
-    made: Forecasts | Classes | Boxes
+    made: Forecasts | Classes | Boxes | Anomalies
     if kind == "boxes":
         made = detections(learned, source, keep=keep or KEEP, batch_size=batch_size, workers=workers)
+    elif kind == "anomalies":
+        made = anomalies(learned, source, batch_size=batch_size, workers=workers)
     elif kind == "forecasts":
         made = forecasts(learned, source, steps=steps, back=back, season=season, batch_size=batch_size)
     else:

@@ -90,7 +90,8 @@ def pretrain(
     begun = load(encoder) if encoder.startswith(HF) or (encoder and Path(encoder).is_dir()) else None
     if begun is not None:
         source = conformed(source, begun) if takes_boxes(module) else suited(source, begun)
-    seen = split(source, holdout, seed)[0] if holdout else source
+    holdout = holdout or getattr(catalogue.method_class(module), "holdout", 0.0)  # which a method may need itself
+    seen, aside = split(source, holdout, seed) if holdout else (source, source)
     check_whole(module, source)
     recipe = recipe_for(module, _seen_by(begun, source), len(seen), len(source.classes), "" if begun else encoder)
     if begun is not None:
@@ -140,6 +141,8 @@ def pretrain(
         progress=progress,
         facts=lambda: {"unreadable": len(loader.bad)} if loader.bad else {},
     )
+    if outcome.done and hasattr(model, "settle"):  # with data that it has not learned from
+        model.settle(batch.to(where).x["image"] for _, batch in Loader(aside, 64).ordered(range(len(aside))))
     if world.main:
         _finish(folder, model, recipe, seen, identity, outcome, loader, time.monotonic() - started, begun)
     return Run(folder, outcome)
@@ -192,6 +195,8 @@ def build(module: ModuleType, recipe: Recipe, source: Source, seed: int, begun: 
         taught: Method = recipe.method.build(encoders, load(guide, *recipe.encoder).encoder)
         return taught
     method: Method = recipe.method.build(encoders)
+    if hasattr(method, "begin"):  # what it must know of the data before the first step
+        method.begin(_some(source, *recipe.encoder))
     return method
 
 

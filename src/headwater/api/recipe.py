@@ -71,7 +71,7 @@ def recipe_for(
     if getattr(config, "horizon", 0) and "series" in facts:
         config, facts["series"] = forecasting(config, facts["series"])
     encoders = {m: named(encoder or beginning(method, m, f), m, f) for m, f in facts.items()}
-    return Recipe(config, encoders, fit_for(small, n), size)
+    return Recipe(config, encoders, fit_for(small, n, getattr(method, "batch", 256)), size)
 
 
 def marked(config: Any, spec: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -109,9 +109,9 @@ def kit_for(modality: str, facts: Mapping[str, Any]) -> ViewKit:
     return MODALITIES[modality].kit(facts)
 
 
-def fit_for(small: bool, n: int) -> FitConfig:
-    """Small data trains for about half a minute on two cores; batches never exceed the data."""
-    batch = min(256, 1 << max(1, n.bit_length() - 1))
+def fit_for(small: bool, n: int, most: int = 256) -> FitConfig:
+    """Small data trains for about half a minute on two cores; batches never exceed the data, nor `most`."""
+    batch = min(most, 1 << max(1, n.bit_length() - 1))
     if small:
         return FitConfig(steps=1000, batch_size=batch, optimiser=AdamW(rate=2e-3, weight_decay=1e-4))
     return FitConfig(steps=20_000, batch_size=batch, optimiser=AdamW(rate=5e-4))

@@ -163,13 +163,15 @@ def predict(
     workers: Workers = 2,
     as_json: Json = False,
 ) -> None:
-    """Write what a method predicts: forecasts of series, boxes on pictures, classes of anything.
+    """Write what a method predicts: forecasts of series, boxes on pictures, what is wrong with them, classes of anything.
 
     Examples:
 
     headwater predict --encoder runs/ttm --data demand.csv --out forecast.parquet
 
     headwater predict --encoder runs/detector --data photos/ --out boxes.json
+
+    headwater predict --encoder runs/efficientad --data new/ --out scores.csv
     """
     from headwater.api.predict import predict as work
 

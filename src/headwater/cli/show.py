@@ -85,7 +85,9 @@ def print_adaptation(result: dict[str, Any]) -> None:
     sizes = result["encoder_parameters"]
     if sizes["before"] != sizes["after"]:
         print(f"The encoder had {sizes['before']:,} weights and has {sizes['after']:,}.")
-    print(f"Encoder: {result['out']}/encoder    New weights alone: {result['out']}/adapter")
+    print(
+        f"Encoder: {result['out']}/encoder    New weights alone: {result['out']}/adapter    Page: {result['out']}/report.html"
+    )
 
 
 def catalogue_lines(folder: str) -> list[dict[str, Any]]:
@@ -207,9 +209,22 @@ def print_claim(found: dict[str, Any]) -> None:
 
 def prediction(made: Any, out: str) -> dict[str, Any]:
     """What `predict` did."""
+    from headwater.api.anomalies import Anomalies
     from headwater.api.detections import Boxes
     from headwater.api.forecasts import Forecasts
 
+    if isinstance(made, Anomalies):
+        return {
+            "out": out,
+            "page": str(Path(out).with_suffix(".html")),
+            "scored": len(made.ids),
+            "wrong": int((made.scores > made.alarm).sum()),
+            "alarm": made.alarm,
+            "milliseconds": made.milliseconds,
+            "device": made.device,
+            **made.measured,
+            "unreadable": [list(pair) for pair in made.unreadable],
+        }
     if isinstance(made, Boxes):
         return {
             "out": out,
@@ -239,6 +254,9 @@ def print_prediction(found: dict[str, Any]) -> None:
     if "items" in found:
         print(f"{found['items']:,} items, {len(found['classes'])} classes: {found['out']}")
         return
+    if "scored" in found:
+        _print_anomalies(found)
+        return
     if "boxes" in found:
         print(f"{found['boxes']:,} boxes on {found['pictures']:,} pictures: {found['out']}, {found['picture']}")
         if found["precision"]:
@@ -257,6 +275,16 @@ def print_prediction(found: dict[str, Any]) -> None:
         print(
             f"Mean absolute error in deviations of the past: {ours:.3f}; the last season repeated {seasonal:.3f}: {words}."
         )
+    for item, why in found["unreadable"][:5]:
+        print(f"  unreadable: {item} ({why})")
+
+
+def _print_anomalies(found: dict[str, Any]) -> None:
+    print(f"{found['wrong']:,} of {found['scored']:,} pictures are called wrong: {found['out']}, {found['page']}")
+    print(f"{found['milliseconds']:.1f} ms a picture, one at a time, on {found['device']}")
+    told = {"auroc": "AUROC of pictures", "pixel_auroc": "AUROC of pixels", "aupro": "AUPRO"}
+    if measured := [f"{words} {100 * found[key]:.1f} %" for key, words in told.items() if key in found]:
+        print("; ".join(measured))
     for item, why in found["unreadable"][:5]:
         print(f"  unreadable: {item} ({why})")
 

@@ -15,7 +15,9 @@ from headwater.parts.graphnet import GraphNetConfig
 from headwater.parts.lowrank import FactoredConfig
 from headwater.parts.mixer import MixerConfig
 from headwater.parts.modalities import MODALITIES, SMALL_PICTURE, patch_for
+from headwater.parts.pdn import PDNConfig
 from headwater.parts.perceptron import PerceptronConfig
+from headwater.parts.prompted import PromptedConfig
 from headwater.parts.seq2seq import T5EncoderConfig, T5TrunkConfig
 from headwater.parts.sizes import (
     BOTTLENECK,
@@ -26,6 +28,7 @@ from headwater.parts.sizes import (
     GRAPHNET,
     MIXER,
     NOPE,
+    PDN,
     PERCEPTRON,
     RESNET,
     SWIN,
@@ -58,6 +61,7 @@ EncoderConfig = (
     | ResNetConfig
     | ConvNeXtConfig
     | SwinConfig
+    | PDNConfig
     | MixerConfig
     | PerceptronConfig
     | GraphNetConfig
@@ -67,6 +71,7 @@ EncoderConfig = (
     | TextTowerConfig
     | WrappedConfig
     | FactoredConfig
+    | PromptedConfig
 )
 
 KINDS: dict[str, type[Any]] = {
@@ -76,6 +81,7 @@ KINDS: dict[str, type[Any]] = {
         ResNetConfig,
         ConvNeXtConfig,
         SwinConfig,
+        PDNConfig,
         MixerConfig,
         PerceptronConfig,
         SpeechEncoderConfig,
@@ -85,6 +91,7 @@ KINDS: dict[str, type[Any]] = {
         TextTowerConfig,
         WrappedConfig,
         FactoredConfig,
+        PromptedConfig,
         TransformerConfig,
         CrateConfig,
         DiTConfig,
@@ -103,7 +110,7 @@ KINDS: dict[str, type[Any]] = {
 
 
 def names() -> list[str]:
-    first = chain(VIT, NOPE, CRATE, DIT, TJEPA, RESNET, CONVNEXT, SWIN, MIXER, TTM)
+    first = chain(VIT, NOPE, CRATE, DIT, TJEPA, RESNET, CONVNEXT, SWIN, PDN, MIXER, TTM)
     return [*first, *PERCEPTRON, *CONFORMER, *WAV2VEC2, *T5, *GRAPHNET]
 
 
@@ -123,6 +130,7 @@ def named(name: str, modality: str, facts: Mapping[str, Any]) -> EncoderConfig:
         )
     for sizes, reads, make in (
         (SWIN, "image", _swin),
+        (PDN, "image", _pdn),
         (MIXER, "series", _mixer),
         (TTM, "series", _ttm),
         (PERCEPTRON, "table", _perceptron),
@@ -186,6 +194,11 @@ def _swin(kind: str, facts: Mapping[str, Any], patch: int) -> SwinConfig:
     return SwinConfig(
         channels=facts["channels"], patch=patch, dim=dim, depths=depths, heads=heads, window=window, version=version
     )
+
+
+def _pdn(kind: str, facts: Mapping[str, Any], patch: int) -> PDNConfig:
+    inner, dim, deep, padded = PDN[kind]
+    return PDNConfig(channels=facts["channels"], inner=inner, dim=dim, deep=deep, padded=padded)
 
 
 def _mixer(kind: str, facts: Mapping[str, Any], patch: int) -> MixerConfig:

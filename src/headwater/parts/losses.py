@@ -4,6 +4,7 @@ What compares samples with each other takes both this process's rows and everyon
 the first), so the value does not depend on how a batch is spread over processes.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -167,3 +168,10 @@ def variance_invariance_covariance(
         cov = z.T @ z / (len(z) - 1)
         cross = cross + (cov.square().sum() - cov.diagonal().square().sum()) / z.shape[1]
     return invariance * agree + variance * spread + covariance * cross
+
+
+def hardest(error: Float[Tensor, "b ..."], quantile: float) -> Float[Tensor, " b"]:
+    """The mean of those errors of each sample that reach the quantile; 0 takes all."""
+    flat = error.flatten(1)
+    n = flat.shape[1]
+    return flat.topk(n - math.ceil(quantile * (n - 1)), 1).values.mean(1)

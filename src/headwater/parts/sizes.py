@@ -49,6 +49,13 @@ CONVNEXT = {
     "convnext-small": ((96, 192, 384, 768), (3, 3, 27, 3), 4),
     "convnext-base": ((128, 256, 512, 1024), (3, 3, 27, 3), 4),
 }
+# widths, width that comes out, deep, padded (Batzner et al., 2023, from small on)
+PDN = {
+    "pdn-micro": ((16, 32), 48, False, True),
+    "pdn-nano": ((32, 64), 96, False, True),
+    "pdn-small": ((128, 256), 384, False, False),
+    "pdn-medium": ((256, 512), 384, True, False),
+}
 # width, depths, heads, window, version (Liu et al., 2021 and 2022)
 SWIN: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int, Literal[1, 2]]] = {
     "swin-micro": (48, (2, 2), (2, 4), 4, 1),

@@ -10,6 +10,7 @@ from headwater.data.generated import (
     detection,
     fields,
     heartbeats,
+    inspection,
     motifs,
     sales,
     scenes,
@@ -35,6 +36,7 @@ SETS: Mapping[str, Callable[[str], Source]] = {
     **fields.SETS,
     **seasons.SETS,
     **heartbeats.SETS,
+    **inspection.SETS,
 }
 
 # the set that stands for each modality in tests and measurements
