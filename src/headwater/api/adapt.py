@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-from headwater.api import catalogue, contenders, learned, run
+from headwater.api import catalogue, contenders, learned, run, traits
 from headwater.api.contenders import Array
 from headwater.api.encoders import Pretrained, load
 from headwater.api.evaluate import labelled
@@ -35,6 +35,8 @@ from headwater.engine.optimise import AdamW
 from headwater.methods.assess.linear_probe import LinearProbe
 from headwater.methods.supervise import classify
 from headwater.parts import surgery
+from headwater.parts.prompted import Prompted
+from headwater.report.page import render
 
 Row = dict[str, Any]
 
@@ -72,7 +74,13 @@ def adapt(
         raise RequestError(f"{source.name} has numbers for labels; adapters are trained on classes.")
     optimiser = AdamW(rate=kind.rate, weight_decay=kind.decay)
     fitted = FitConfig(steps=steps, batch_size=min(batch_size, len(source)), optimiser=optimiser, seed=seed)
-    recipe = override({"adapter": module.Config(), "fit": fitted}, set)
+    config = module.Config()
+    config = replace(config, classes=len(source.classes)) if hasattr(config, "classes") else config
+    recipe = override({"adapter": config, "fit": fitted}, set)
+    if (asked := getattr(recipe["adapter"], "classes", len(source.classes))) != len(source.classes):
+        raise RequestError(
+            f"adapter.classes={asked} was asked for, and {source.name} has {len(source.classes)} classes."
+        )
     folder, where = Path(out), pick_device(device)
     identity = {"method": catalogue.short(module.__name__), "recipe": flat(recipe), "seed": seed}
     torch.manual_seed(mix(seed, "adapt"))
@@ -96,8 +104,10 @@ def adapt(
                 loader = Loader(pool, config.batch_size, seed=mix(seed, "beforehand") % 2**31)
                 fit(first, loader, config, device=where, progress=progress)
             aim = adapter.objective(made, *told_of)
-        row = _train(title, aim or made, made, pretrained, (pool, tested), config, where, progress)
+        row, guess = _train(title, aim or made, made, pretrained, (pool, tested), config, where, progress)
         rows.append({**row, "seconds": time.monotonic() - began})
+        if isinstance(made.encoder, Prompted):
+            traits.draw(made.encoder, tested, guess, pretrained.prepare, folder / "traits.png")
         if candidate is adapted:
             size = _save(folder, made, adapter.architecture(pretrained.card.architecture), pretrained, identity, source)
     whole = sum(p.numel() for p in pretrained.encoder.parameters())
@@ -107,6 +117,7 @@ def adapt(
     run.add(
         folder, versions=versions(), data={"name": source.name, "fingerprint": source.fingerprint, "n": len(source)}
     )
+    render(folder)
     if progress is not None:
         progress.end()
     return result
@@ -136,8 +147,8 @@ def _train(
     config: FitConfig,
     device: torch.device,
     progress: Progress | None,
-) -> Row:
-    """Minimises the loss of `aim`, which is `made` or around it; tests `made`."""
+) -> tuple[Row, Array]:
+    """Minimises the loss of `aim`, which is `made` or around it; tests `made`, and returns what it said."""
     pool, test = parts
     loader = Loader(pool, config.batch_size, seed=config.seed)
     first = next(iter(loader(0)))
@@ -145,7 +156,8 @@ def _train(
     fit(aim, loader, config, device=device, progress=progress)
     guess, _ = vectors(classify.Scorer(made), Loader(test, 256), len(test), pretrained.prepare, device)
     trained = sum(p.numel() for p in aim.parameters() if p.requires_grad)
-    return _row(title, float(np.mean(guess.argmax(1) == test.labels)), trained, memory, 0.0)
+    best = guess.argmax(1)
+    return _row(title, float(np.mean(best == test.labels)), trained, memory, 0.0), best
 
 
 def _row(title: str, accuracy: float, trained: int, memory: int, seconds: float) -> Row:

@@ -92,13 +92,14 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], mask: Tensor | None, turn: Turn) -> Float[Tensor, "b n d"]:
         q, k, v = self.attention.split(self.norm1(x), turn)
-        return self._after(x, q, k, v, mask)
+        return self.after(x, q, k, v, mask)
 
     def trace(self, x: Float[Tensor, "b n d"], mask: Tensor | None, turn: Turn) -> Tap:
         q, k, v = self.attention.split(self.norm1(x), turn)
-        return Tap(self._after(x, q, k, v, mask), q, k, v)
+        return Tap(self.after(x, q, k, v, mask), q, k, v)
 
-    def _after(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def after(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """What the block makes of `x` by these queries, keys and values."""
         x = x + self.drop_path(self.scale1(self.attention.mix(q, k, v, mask)))
         out: Tensor = x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
         return out
@@ -112,8 +113,12 @@ class PostBlock(Block):
 
     def trace(self, x: Float[Tensor, "b n d"], mask: Tensor | None, turn: Turn) -> Tap:
         q, k, v = self.attention.split(x, turn)
+        return Tap(self.after(x, q, k, v, mask), q, k, v)
+
+    def after(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         x = self.norm1(x + self.drop_path(self.scale1(self.attention.mix(q, k, v, mask))))
-        return Tap(self.norm2(x + self.drop_path(self.scale2(self.mlp(x)))), q, k, v)
+        out: Tensor = self.norm2(x + self.drop_path(self.scale2(self.mlp(x))))
+        return out
 
 
 class Transformer(nn.Module):

@@ -62,6 +62,8 @@ def _content(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": _verdict(evaluation, health),
         "evaluation": _evaluation(evaluation),
         "map": _map(folder),
+        "adaptation": _read(folder, "adaptation.json"),
+        "traits": picture(folder / "traits.png"),
         "views": picture(folder / "views.png"),
         "curves": _curves(lines),
         "events": any("event" in line for line in lines),
