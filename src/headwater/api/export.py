@@ -1,23 +1,28 @@
 """`hw.export`: an encoder in the formats of other libraries."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from headwater.api.encoders import Pretrained, load, suited
+from headwater.api.encoders import HF, Pretrained, load, suited
+from headwater.api.override import override
 from headwater.core.errors import RequestError, WorkError, unknown
 from headwater.core.types import Input, Ragged
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
+from headwater.engine.checkpoint import verify
+from headwater.methods.adapt import lora
 from headwater.parts.architectures import to_json
 from headwater.parts.mixer import MixerConfig
 from headwater.parts.tokens import TableTokenizerConfig, TextTokenizerConfig
 from headwater.parts.wrapped import WrappedConfig
 
-FORMATS = ("hf", "safetensors", "onnx")
+FORMATS = ("hf", "safetensors", "onnx", "peft")
 BATCHES = (2, 1, 5)  # how many items ONNX is tried with; the first shape the file
 LENGTHS = (12, 7, 16)  # and, for texts, tokens
 
@@ -30,6 +35,8 @@ def export(
     hf           a folder that `transformers` loads (config.json, model.safetensors, preprocessor_config.json), where one
                  of its models can express the encoder; `model_type` chooses among several
     safetensors  one file of all weights under our names, with architecture and preprocessing in its metadata
+    peft         a folder that `peft` loads, from the run of `adapt lora`: the corrections alone, for the model of
+                 `transformers` that can express the encoder, or where none can for our own; the head is not among them
     onnx         one file of the encoder from prepared values to `tokens` and `pooled`, run beside the encoder and
                  refused where it says anything else; `data` gives the samples, for encoders whose input has no known size
 
@@ -47,7 +54,10 @@ def export(
     _clear(aside)
     try:
         at.parent.mkdir(parents=True, exist_ok=True)
-        made = _written(pretrained, aside, format, data, model_type)
+        if format == "peft":
+            made = _peft(encoder, pretrained, aside, model_type)
+        else:
+            made = _written(pretrained, aside, format, data, model_type)
         aside.rename(at)
     except OSError as error:
         raise WorkError(f"Writing {at} failed: {error.strerror or error}.") from error
@@ -72,6 +82,39 @@ def _written(pretrained: Pretrained, at: Path, format: str, data: Any, model_typ
         files.safetensors(pretrained.encoder, about, at)
         return {"tensors": len(pretrained.encoder.state_dict())}
     return {"difference": files.onnx(pretrained.encoder, _samples(pretrained, data), about, at)}
+
+
+def _peft(given: Any, adapted: Pretrained, at: Path, model_type: str) -> dict[str, Any]:
+    from headwater.interop import peft
+
+    folder = adapted.path.parent / "adapter"
+    if isinstance(given, Pretrained) or not (folder / "adapter.json").is_file():
+        raise RequestError(
+            f"peft's format is for what `adapt lora` left; {adapted.path} has no folder adapter/ beside it."
+        )
+    verify(folder)
+    about = json.loads((folder / "adapter.json").read_text())
+    if about["method"] != "lora":
+        raise RequestError(
+            f"peft's format is written of LoRA, and {adapted.path.parent} is a run of {about['method']}."
+        )
+    edits = [line for line in about["recipe"] if line.startswith("adapter.")]
+    config = override({"adapter": lora.Config()}, edits)["adapter"]
+    new = {k.removeprefix("encoder."): v for k, v in load_file(folder / "weights.safetensors").items()}
+    names = [k.removesuffix(".down") for k in new if k.endswith(".down")]
+    found = [peft.Correction(n, new[f"{n}.down"], new[f"{n}.up"]) for n in names]
+    aside, base, kind = at.with_name(at.name + "-model"), str(adapted.card.provenance.get("method", "")), ""
+    try:
+        kind = _folder(adapted, aside, model_type)
+    except RequestError:
+        if model_type:
+            raise
+    else:
+        found = peft.counterparts(found, adapted.encoder.state_dict(), aside)
+    finally:
+        _clear(aside)
+    peft.save(found, config.rank, config.alpha, base.removeprefix(HF) if base.startswith(HF) else None, at)
+    return {"model_type": kind, "maps": len(found)}
 
 
 def _folder(pretrained: Pretrained, at: Path, model_type: str) -> str:

@@ -14,7 +14,10 @@ def export(
     encoder: Annotated[str, typer.Option("--encoder", "-e", help="A run folder, an encoder folder or hf:CHECKPOINT.")],
     out: Out,
     format: Annotated[
-        str, typer.Option(help="hf (a folder for transformers), safetensors or onnx; the ending of --out decides.")
+        str,
+        typer.Option(
+            help="hf (a folder for transformers), safetensors, onnx or peft (LoRA); the ending of --out decides."
+        ),
     ] = "",
     data: Annotated[
         str, typer.Option("--data", "-d", help="For ONNX: data to try it on, where the input has no known size.")
@@ -31,6 +34,8 @@ def export(
     headwater export --encoder runs/photos --out photos.onnx
 
     headwater export --encoder hf:checkpoints/swin --out swin.safetensors
+
+    headwater export --encoder runs/photos-lora --format peft --out photos-lora-peft
     """
     from headwater.api.export import export as work
 
@@ -40,6 +45,7 @@ def export(
 def _show(made: dict[str, Any]) -> None:
     told = {
         "hf": lambda: f"a {made['model_type']} that transformers loads",
+        "peft": lambda: f"{made['maps']} corrections that peft loads, for {made['model_type'] or 'the encoder itself'}",
         "safetensors": lambda: f"{made['tensors']} tensors",
         "onnx": lambda: f"ONNX; beside the encoder it differs by at most {made['difference']:.1e} of the largest value",
     }[made["format"]]()
