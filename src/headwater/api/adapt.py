@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from headwater.parts.prompted import Prompted
 from headwater.report.page import render
 
 Row = dict[str, Any]
+HELD = 0.15  # of the data trained on, that `fit.patience` watches instead
 
 
 def adapt(
@@ -58,6 +59,9 @@ def adapt(
 ) -> dict[str, Any]:
     """Train the adapter `method` (such as lora) with a linear head on labelled data; compare it with its neighbours.
 
+    `set` holds settings of the adapter (adapter.rank=4) and of its training, such as fit.optimiser.layer_decay=0.75 or
+    fit.patience=5, which ends it when a part of the training data that is held out is told no better for so many lines.
+
     Measured on a held-out share `test`, side by side: a linear probe on the frozen encoder, the adapter, and full
     fine-tuning; `memory_bytes` counts what a step of training holds. `out` receives `adapter/` (the new weights and the
     head alone), `encoder/` (the adapted encoder, merged back into the architecture it came from, so that every other verb
@@ -72,7 +76,7 @@ def adapt(
     source = labelled(open_data(data, labels=labels), pretrained)
     if not source.classes:
         raise RequestError(f"{source.name} has numbers for labels; adapters are trained on classes.")
-    optimiser = AdamW(rate=kind.rate, weight_decay=kind.decay)
+    optimiser = AdamW(rate=kind.rate, weight_decay=kind.decay, layer_decay=kind.layer_decay)
     fitted = FitConfig(steps=steps, batch_size=min(batch_size, len(source)), optimiser=optimiser, seed=seed)
     config = module.Config()
     config = replace(config, classes=len(source.classes)) if hasattr(config, "classes") else config
@@ -102,7 +106,7 @@ def adapt(
         if candidate is adapted:
             if first := adapter.beforehand(pretrained.encoder, adapted, made.config.view):
                 loader = Loader(pool, config.batch_size, seed=mix(seed, "beforehand") % 2**31)
-                fit(first, loader, config, device=where, progress=progress)
+                fit(first, loader, replace(config, patience=0), device=where, progress=progress)
             aim = adapter.objective(made, *told_of)
         row, guess = _train(title, aim or made, made, pretrained, (pool, tested), config, where, progress)
         rows.append({**row, "seconds": time.monotonic() - began})
@@ -150,14 +154,24 @@ def _train(
 ) -> tuple[Row, Array]:
     """Minimises the loss of `aim`, which is `made` or around it; tests `made`, and returns what it said."""
     pool, test = parts
+    facts: Callable[[], Row] = dict
+    if config.patience:
+        pool, waited = split(pool, HELD, config.seed)
+        config = replace(config, keep_best=config.keep_best or "validation_accuracy")
+
+        def facts() -> Row:
+            guess, _ = vectors(classify.Scorer(made), Loader(waited, 256), len(waited), pretrained.prepare, device)
+            aim.train()
+            return {"validation_accuracy": float(np.mean(guess.argmax(1) == waited.labels))}
+
     loader = Loader(pool, config.batch_size, seed=config.seed)
     first = next(iter(loader(0)))
     memory = of_a_step(aim.to(device), first.to(device), Step(Rng(config.seed, device)))
-    fit(aim, loader, config, device=device, progress=progress)
+    taken = fit(aim, loader, config, device=device, progress=progress, facts=facts).step
     guess, _ = vectors(classify.Scorer(made), Loader(test, 256), len(test), pretrained.prepare, device)
     trained = sum(p.numel() for p in aim.parameters() if p.requires_grad)
     best = guess.argmax(1)
-    return _row(title, float(np.mean(best == test.labels)), trained, memory, 0.0), best
+    return {**_row(title, float(np.mean(best == test.labels)), trained, memory, 0.0), "steps": taken}, best
 
 
 def _row(title: str, accuracy: float, trained: int, memory: int, seconds: float) -> Row:

@@ -238,7 +238,12 @@ def adapt(
 ) -> None:
     """Fit an encoder to labelled data by training a few new weights; compared with a probe and full fine-tuning.
 
-    Example: headwater adapt lora --encoder runs/mae --data digits --out runs/mae-lora --set adapter.rank=4
+    Examples:
+
+    headwater adapt lora --encoder runs/mae --data digits --out runs/mae-lora --set adapter.rank=4
+
+    headwater adapt finetune --encoder runs/mae --data digits --out runs/mae-tuned --set adapter.freeze=2
+    --set fit.optimiser.layer_decay=0.75 --set fit.patience=5
     """
     from headwater.api.adapt import adapt as work
 

@@ -33,7 +33,8 @@ Stream = Callable[[int], Iterator[Batch]]  # the batches from a given step on
 class FitConfig:
     """`batch_size` counts the samples of one optimiser step over all processes and accumulated parts.
 
-    `save_every` 0 means ten times a run; `keep_best` names a logged number (prefix it with - when less is better).
+    `save_every` 0 means ten times a run; `keep_best` names a logged number (prefix it with - when less is better). A run whose
+    `keep_best` was not better for `patience` logged lines ends there, with the weights that were best; 0: never.
     """
 
     steps: int = 2000
@@ -48,11 +49,14 @@ class FitConfig:
     save_every: int = 0
     keep_last: int = 2
     keep_best: str = ""
+    patience: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "log_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise RequestError(f"FitConfig.{name} must be at least 1; got {getattr(self, name)}.")
+        if self.patience < 0:
+            raise RequestError(f"FitConfig.patience must not be negative; got {self.patience}.")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class State:
     rollbacks: int = 0
     best: float | None = None
     best_step: int = -1
+    since: int = 0  # logged lines after the best
 
 
 def fit(
@@ -96,6 +101,10 @@ def fit(
 
     Raises WorkError when the loss is not finite for a second time, or the disk refuses a checkpoint.
     """
+    if config.patience and not config.keep_best:
+        raise RequestError(
+            f"FitConfig.patience={config.patience} needs keep_best, the name of the number that is waited for."
+        )
     run = _Run(method, config, out, join(), torch.device(device), probe)
     if resume and out is not None and disk.steps(out / "checkpoints"):  # killed before the first one: from the start
         run.restore()
@@ -112,7 +121,9 @@ def fit(
         run.close()
         if progress is not None:
             progress.end()
-    done = run.state.step >= config.steps
+    done = run.state.step >= config.steps or run.weary()
+    if done and config.patience:
+        run.take_best()
     return Outcome(done, run.state.step, time.monotonic() - started, run.verdict, run.lines)
 
 
@@ -120,7 +131,7 @@ def _loop(
     run: "_Run", stream: Stream, stop: list[int], progress: Progress | None, facts: Callable[[], Mapping[str, Any]]
 ) -> None:
     config, meter, batches = run.config, Meter(run.world), stream(run.state.step)
-    while run.state.step < config.steps:
+    while run.state.step < config.steps and not run.weary():
         loss, norm = run.step(batches, meter)
         meter.add(loss, norm)
         if not run.due(config.log_every) and not (stop and run.world.size == 1):
@@ -165,6 +176,7 @@ class _Run:
         self.save_every = _multiple(config.save_every or config.steps // 10, config.log_every)
         self.check_every = _multiple(config.check_every or config.steps // 20, config.log_every)
         self.journal: Journal | None = None
+        self.held: dict[str, Tensor] = {}
         self.state, self.lines, self.complaints = State(), list[Line](), list[str]()
         self.verdict = health.Verdict("watch", "just begun")
         self.method.train()
@@ -185,7 +197,7 @@ class _Run:
             meter.items += len(batch) * self.world.size
         norm = nn.utils.clip_grad_norm_(self.trained, config.clip)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate(fraction) * self.state.rate_scale
+            group["lr"] = self.rate(fraction) * self.state.rate_scale * group["scale"]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.method.after_step(step, loss.carry)
@@ -205,10 +217,23 @@ class _Run:
         best = self.config.keep_best
         if best and best.lstrip("-") in line:
             value = line[best.lstrip("-")] * (-1 if best.startswith("-") else 1)
+            self.state.since += 1
             if self.state.best is None or value > self.state.best:
-                self.state.best, self.state.best_step = value, self.state.step
+                self.state.best, self.state.best_step, self.state.since = value, self.state.step, 0
                 self.save()
+                if self.out is None and self.config.patience:
+                    self.held = {k: v.detach().cpu().clone() for k, v in self.method.state_dict().items()}
         return line
+
+    def weary(self) -> bool:
+        return 0 < self.config.patience <= self.state.since
+
+    def take_best(self) -> None:
+        """The weights as they were when the number waited for was best."""
+        if self.out is not None and self.state.best_step >= 0:
+            self.method.load_state_dict(disk.load(self.out / "checkpoints", self.state.best_step).method)
+        elif self.held:
+            self.method.load_state_dict(self.held)
 
     def roll_back(self, meter: "Meter") -> None:
         """Back to the last healthy checkpoint with half the rate; at the second time, stop and say so."""

@@ -7,6 +7,7 @@ from torch import nn
 
 from headwater.core.errors import RequestError
 from headwater.core.verbs import Method
+from headwater.parts.layers import depths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +15,7 @@ class AdamW:
     """`rate` is reached after the warm-up share of the run and then falls along half a cosine to `final_rate`.
 
     Weight decay spares vectors and scalars (norms, biases, temperatures, tokens) and tables of tokens and positions.
+    `layer_decay`: the rate of each layer is that of the next one times this, the last one, heads included, having `rate` itself.
     """
 
     rate: float = 1e-3
@@ -21,16 +23,33 @@ class AdamW:
     warmup: float = 0.1
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
             raise RequestError(f"AdamW.rate must be positive; got {self.rate}.")
+        if not 0 < self.layer_decay <= 1:
+            raise RequestError(f"AdamW.layer_decay lies above 0 and is 1 at most; got {self.layer_decay}.")
 
     def build(self, method: Method) -> torch.optim.AdamW:
-        decayed, spared = groups(method)
-        params = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        """A group says under "scale" what its rate is of that of the schedule; the first has all of it."""
+        params = [
+            {"params": some, "weight_decay": decay, "scale": scale}
+            for decay, weights in zip((self.weight_decay, 0.0), groups(method), strict=True)
+            for scale, some in self._layers(method, weights)
+        ]
+        params.sort(key=lambda group: -group["scale"])  # type: ignore[operator]
         # the fused kernel updates all weights in one call, on the CPU too
         return torch.optim.AdamW(params, lr=self.rate, betas=self.betas, fused=True)
+
+    def _layers(self, method: Method, weights: list[nn.Parameter]) -> list[tuple[float, list[nn.Parameter]]]:
+        if self.layer_decay == 1:
+            return [(1.0, weights)]
+        deep, names = depths(method), {p: n for n, p in method.named_parameters()}
+        last, layers = max(deep.values()), dict[int, list[nn.Parameter]]()
+        for weight in weights:
+            layers.setdefault(deep[names[weight]], []).append(weight)
+        return [(self.layer_decay ** (last - i), layers[i]) for i in sorted(layers, reverse=True)]
 
 
 def groups(method: Method) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -37,6 +37,7 @@ class Tuning(Adapter, ABC):
     """An adapter, and how a task is learned with it: with a linear head alone, unless it says otherwise."""
 
     decay: ClassVar[float] = 0.05  # of weights, as AdamW has it
+    layer_decay: ClassVar[float] = 1.0  # of rates, from layer to layer
 
     def beforehand(self, base: Encoder, adapted: Encoder, view: Callable[[Input, Rng], Input]) -> Method | None:
         """What the adapted encoder learns from the data without their labels before it is trained for the task, if anything;
