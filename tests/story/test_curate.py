@@ -176,6 +176,34 @@ def test_a_mixture_is_searched_for_data_that_count(capsys: Capture, tmp_path: Pa
         assert said.code == 2 and told in said.err, said.err
 
 
+def test_a_few_samples_are_made_and_learned_from(capsys: Capture, tmp_path: Path) -> None:
+    hw.pretrain("simclr", "digits", out=tmp_path / "run", steps=4, batch_size=32, device="cpu")
+    base = ("curate", "krr-st", "-d", "digits", "-e", tmp_path / "run", "--set", "steps=20", "--set", "widths=(16,)")
+    said = headwater(capsys, *base, "--keep", 12, "-o", tmp_path / "few", "--json")
+    assert said.code == 0, said.err
+    assert said.json["kept"] == 12 and 0 < said.json["error"] < 5
+    with np.load(tmp_path / "few/distilled.npz", allow_pickle=False) as file:
+        x, targets = file["x"], file["targets"]
+    assert x.shape == (12, 1, 8, 8) and targets.shape == (12, hw.load(tmp_path / "run").dim)
+    for form in ("few", "few/distilled.npz"):
+        source = hw.open(tmp_path / form)
+        assert len(source) == 12
+        np.testing.assert_array_equal(source.read(3)["image"], x[3])
+    run = hw.pretrain("mae", tmp_path / "few", out=tmp_path / "learned", steps=2, batch_size=4, device="cpu")
+    assert run.outcome.done and "samples made from 1,797 items" in (tmp_path / "few/report.html").read_text()
+    again = headwater(capsys, *base, "--keep", 12, "-o", tmp_path / "again", "--json")
+    assert again.json["error"] == said.json["error"]
+    for told, words in (
+        ("is above the pool, 1,438 items beside", (*base, "--keep", 1500)),
+        ("above the pool, which holds 1,797", (*base, "--keep", 9000)),
+        ("krr-st needs a teacher", ("curate", "krr-st", "-d", "digits", "--keep", 5)),
+        ("krr-st needs a teacher", base),
+        ("a target says nothing", (*base, "--keep", 5, "--target", "digits")),
+    ):
+        said = headwater(capsys, *words, "-o", tmp_path / "x")
+        assert said.code == 2 and told in said.err, said.err
+
+
 def test_what_to_label_next(capsys: Capture, photos: Path, tmp_path: Path) -> None:
     files = sorted(p.relative_to(photos).as_posix() for p in photos.glob("*/*"))
     rows = [

@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +14,21 @@ import torch
 from numpy.typing import NDArray
 
 from headwater.api import catalogue, run
+from headwater.api.distilled import distilled
 from headwater.api.override import flat, override
-from headwater.api.pool import Pool, draw, pool_of
+from headwater.api.pool import RECORD, VECTORS, Curated, Pool, budget_of, claimed, draw, pool_of
 from headwater.api.trials import part, trial_of
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng, mix
 from headwater.core.verbs import Choice, Known, Selector
 from headwater.data.curated import write_manifest
-from headwater.data.source import Source
 from headwater.engine.artefact import versions
 from headwater.engine.log import Progress
-from headwater.report.curation import Story, render
+from headwater.methods.curate import krr_st
+from headwater.report.curation import PICTURE, Story, render
 
 Array = NDArray[Any]
-VECTORS, RECORD, PICTURE = "vectors", "curation.json", "kept.png"
 SHOWN, ACROSS = 8, 4  # rows of pictures, and columns of those kept and of those dropped
-
-
-@dataclass(frozen=True)
-class Curated:
-    """What was kept: the data to learn from (None where only embeddings were given), the positions of the items in what
-    was given, and what `curation.json` says. `path` is the folder of the manifest, if one was written."""
-
-    kept: Array
-    data: Source | None
-    facts: Mapping[str, Any]
-    path: Path | None = None
 
 
 def curate(
@@ -59,12 +48,12 @@ def curate(
     set: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Curated:
-    """Chooses items of `data` by the method of that name (such as near-duplicates or balanced).
+    """Chooses items of `data` by the method of that name (such as near-duplicates or balanced); krr-st makes new ones.
 
     data      a folder of Parquet files that `embed` wrote, or one such file; or raw data as `hw.open` takes them
     keep      how many items, or, below 1, which share of them; None leaves it to the method
     out       a folder for the manifest, which `hw.open` and `pretrain` take as data, the report, and the features
-    encoder   whose features of raw data are compared; without one the values themselves are
+    encoder   whose features of raw data are compared; without one the values themselves are. For krr-st the teacher
     labels    classes, or numbers that say how good each item is, for the methods that read them
     target    for climb: the data that count; each trial pre-trains a small model by `proxy` for `steps`, and is measured
               by its loss on them
@@ -73,6 +62,10 @@ def curate(
     Raises RequestError for a method that does not choose data, a budget above what there is, and features that are not
     finite.
     """
+    if catalogue.load(method) is krr_st:
+        if target is not None:
+            raise RequestError("krr-st makes no trials, so a target says nothing to it.")
+        return distilled(data, keep, out, encoder, labels, seed, device, workers, set, progress)
     selector: Selector = override(_selector(method)(), set)
     if selector.tries != (target is not None):
         raise RequestError(
@@ -82,7 +75,7 @@ def curate(
     folder = None if out is None else Path(out)
     with tempfile.TemporaryDirectory() as aside:
         if folder is not None:
-            _claim(folder)
+            claimed(folder)
         started = time.monotonic()
         pool = pool_of(data, (folder or Path(aside)) / VECTORS, encoder, labels, device, workers, progress)
         budget = budget_of(keep, len(pool.vectors))
@@ -111,21 +104,6 @@ def curate(
         return Curated(kept, None if pool.source is None else part(pool.source, pool, choice), told, folder)
 
 
-def budget_of(keep: int | float | None, n: int) -> int | None:
-    """How many of n items: a number of them, or a share below 1."""
-    if keep is None:
-        return None
-    share = isinstance(keep, float) and keep < 1
-    count = round(keep * n) if share else int(keep)
-    if (not share and keep != count) or not keep > 0:
-        raise RequestError(f"keep={keep}: expected a whole number of items, or a share between 0 and 1.")
-    if count > n:
-        raise RequestError(f"A budget of {count:,} items is above the pool, which holds {n:,}.")
-    if count < 1:
-        raise RequestError(f"keep={keep} of {n} items is none.")
-    return count
-
-
 def _selector(method: str) -> type[Selector]:
     def found(name: str) -> type[Selector] | None:
         module = catalogue.load(name)
@@ -133,16 +111,9 @@ def _selector(method: str) -> type[Selector]:
         return next((v for v in own if issubclass(v, Selector)), None)
 
     if (kind := found(method)) is None:
-        able = [catalogue.short(n).replace("_", "-") for n in catalogue.names() if n.startswith("curate.") and found(n)]
+        able = [catalogue.short(n).replace("_", "-") for n in catalogue.names() if n.startswith("curate.")]
         raise RequestError(f"{method!r} does not choose data; these do: {', '.join(able)}.")
     return kind
-
-
-def _claim(folder: Path) -> None:
-    """A new folder, or one that holds no more than features, which are taken up where they end."""
-    if folder.is_file() or (folder.is_dir() and [p for p in folder.iterdir() if p.name != VECTORS]):
-        raise RequestError(f"--out {folder} exists and holds something else; name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _write(folder: Path, pool: Pool, choice: Choice, told: dict[str, Any]) -> None:

@@ -30,9 +30,21 @@ from headwater.parts.ragged import ragged_of
 from headwater.report.pictures import views_picture
 from headwater.report.seen import seen
 
+VECTORS, RECORD = "vectors", "curation.json"
 SIDES = {1: 256, 2: 16, 3: 8}  # values that are averaged are so many along each of their 1 to 3 axes, or fewer
 THUMBNAIL = (96, 96)  # pixels of pictures of several sizes
 FAINT = 0.1  # weight of the mean of a picture beside its pattern: only flat pictures are told by it
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What was kept: the data to learn from (None where only embeddings were given), the positions of the items in what
+    was given (none where they are new), and what `curation.json` says. `path` is the folder of the manifest, if any."""
+
+    kept: NDArray[np.int64]
+    data: Source | None
+    facts: Mapping[str, Any]
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,28 @@ def pool_of(
     made = engine.stored(folder)
     assert made is not None
     return Pool(source.name, made, source.address, source, _items(source, fitting, made))
+
+
+def budget_of(keep: int | float | None, n: int) -> int | None:
+    """How many of n items: a number of them, or a share below 1."""
+    if keep is None:
+        return None
+    share = isinstance(keep, float) and keep < 1
+    count = round(keep * n) if share else int(keep)
+    if (not share and keep != count) or not keep > 0:
+        raise RequestError(f"keep={keep}: expected a whole number of items, or a share between 0 and 1.")
+    if count > n:
+        raise RequestError(f"A budget of {count:,} items is above the pool, which holds {n:,}.")
+    if count < 1:
+        raise RequestError(f"keep={keep} of {n} items is none.")
+    return count
+
+
+def claimed(folder: Path) -> None:
+    """A new folder, or one that holds no more than features, which are taken up where they end."""
+    if folder.is_file() or (folder.is_dir() and [p for p in folder.iterdir() if p.name != VECTORS]):
+        raise RequestError(f"--out {folder} exists and holds something else; name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _embedded(at: Path, held: engine.Stored, labels: str | None) -> Pool:

@@ -11,7 +11,9 @@ from headwater.core.errors import RequestError
 
 @app.command()
 def curate(
-    method: Annotated[str, typer.Argument(help="What chooses: near-duplicates, balanced, active-outliers or climb.")],
+    method: Annotated[
+        str, typer.Argument(help="What chooses: near-duplicates, balanced, active-outliers, climb or krr-st.")
+    ],
     data: Annotated[str, typer.Option("--data", "-d", help=f"A folder that embed wrote, or raw data: {DATA_HELP}")],
     out: Out,
     keep: Annotated[
@@ -22,7 +24,11 @@ def curate(
     ] = "",
     encoder: Annotated[
         str,
-        typer.Option("--encoder", "-e", help="Whose features of raw data are compared; empty: the values as they are."),
+        typer.Option(
+            "--encoder",
+            "-e",
+            help="Whose features are compared; empty: values as they are. For krr-st: the teacher.",
+        ),
     ] = "",
     labels: Labels = None,
     target: Annotated[str, typer.Option(help="For climb: the data that count, on which each trial is measured.")] = "",
@@ -44,6 +50,8 @@ def curate(
     headwater curate balanced --data vectors/ --keep 10000 --out runs/photos-even
 
     headwater curate climb --data corpus/ --target wanted/ --keep 100000 --out runs/mixed
+
+    headwater curate krr-st --data photos/ --encoder runs/photos --keep 1000 --out runs/few
 
     headwater pretrain mae --data runs/photos-even --out runs/photos
     """
@@ -79,5 +87,12 @@ def _budget(text: str) -> int | float | None:
 
 
 def _show(made: dict[str, Any]) -> None:
+    if "error" in made:
+        told = f"error {100 * made['error']:.1f} % of the variance, with as many real ones {100 * made['error_of_real']:.1f} %"
+        print(
+            f"{made['kept']:,} samples made from {made['pool']:,} of {made['name']} in {made['seconds']:.1f} s: {told}."
+        )
+        print(f"Samples: {made['out']}/distilled.npz    Page: {made['out']}/report.html")
+        return
     print(f"{made['kept']:,} of {made['pool']:,} items of {made['name']} kept in {made['seconds']:.1f} s.")
     print(f"Manifest: {made['out']}    Page: {made['out']}/report.html")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from headwater.report.page import picture
 
 ROWS = 40  # of a table
-PAGE = "report.html"
+PAGE, PICTURE = "report.html", "kept.png"
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Story:
     tables    (title, rows of (name, items before, items kept))
     pairs     (an item, one like it that was dropped, how alike they are)
     drawn     whether kept.png shows some items
+    words     what was done, where it is not that some were kept and some dropped
     """
 
     told: Mapping[str, Any]
     tables: Sequence[tuple[str, Sequence[tuple[str, int, int]]]]
     pairs: Sequence[tuple[str, str, float]] = ()
     drawn: bool = False
+    words: str = ""
 
 
 def render(folder: Path, story: Story) -> Path:
@@ -48,7 +50,8 @@ def render(folder: Path, story: Story) -> Path:
         told=story.told,
         tables=tables,
         pairs=story.pairs,
-        picture=picture(folder / "kept.png") if story.drawn else None,
+        words=story.words,
+        picture=picture(folder / PICTURE) if story.drawn else None,
     )
     aside = folder / f".{PAGE}.part"
     aside.write_text(page, encoding="utf-8")
