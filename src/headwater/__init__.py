@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headwater.api.predict import predict
     from headwater.api.pretrain import pretrain
     from headwater.api.reproduce import reproduce
+    from headwater.api.study import study
     from headwater.api.verify import verify_resume
     from headwater.data import open
 
@@ -47,6 +48,7 @@ _WHERE = {
     "predict": "headwater.api.predict",
     "pretrain": "headwater.api.pretrain",
     "reproduce": "headwater.api.reproduce",
+    "study": "headwater.api.study",
     "systems": "headwater.api.catalogue",
     "verify_resume": "headwater.api.verify",
 }
@@ -67,6 +69,7 @@ __all__ = [
     "predict",
     "pretrain",
     "reproduce",
+    "study",
     "systems",
     "verify_resume",
 ]

@@ -58,7 +58,7 @@ def compare(
     """
     encoders = [encoders] if isinstance(encoders, str | Path | Pretrained) else encoders
     data = [data] if isinstance(data, str | Path | Source) else data
-    wanted, folder = chosen(tasks), _place(out)
+    wanted, folder = chosen(tasks), None if out is None else run.fresh(out)
     if draws < 1 or steps < 1 or not 0 < test < 1:
         raise RequestError(
             f"compare needs draws and steps of 1 or more and a test share in (0, 1); got {draws}, {steps}, {test}."
@@ -104,20 +104,6 @@ def compare(
         run.write_json(folder / RECORD, result)
         _write(folder / PAGE, comparison.render(result))
     return result
-
-
-def _place(out: str | Path | None) -> Path | None:
-    """The folder to write, made. What stands there already is never written over."""
-    if out is None:
-        return None
-    folder = Path(out)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise RequestError(f"--out {folder} exists and is not empty; name a new folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkError(f"--out {folder} cannot be made: {error.strerror}.") from error
-    return folder
 
 
 def _loaded(encoders: Sequence[Any]) -> tuple[dict[str, Pretrained], dict[str, str]]:

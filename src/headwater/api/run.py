@@ -36,6 +36,18 @@ def claim(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
             raise RequestError(f"--resume: the run at {out} has {_difference(key, held.get(key), value)}.")
 
 
+def fresh(out: str | Path) -> Path:
+    """A new folder, made, or an empty one; what stands anywhere is never written over."""
+    folder = Path(out)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise RequestError(f"--out {folder} exists and is not empty; name a new folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkError(f"--out {folder} cannot be made: {error.strerror}.") from error
+    return folder
+
+
 def read(out: Path, name: str = RUN) -> dict[str, Any]:
     """run.json of a run folder. Raises RequestError when the folder is not one."""
     path = out / name

@@ -1,10 +1,11 @@
-"""The commands that put questions to encoders: compare."""
+"""The commands that put questions to encoders: compare, study."""
 
 from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.app import DATA_HELP, Device, Json, Seed, Workers, app, emit, live
+from headwater.cli import show as shown
+from headwater.cli.app import DATA_HELP, Device, Json, Seed, Set, Workers, app, emit, live
 from headwater.cli.reading import Read, opened
 from headwater.core.errors import RequestError
 
@@ -68,3 +69,44 @@ def compare(
         print("\n".join([*lines(made), f"Page: {out}/compare.html"]))
 
     emit(result, as_json, show)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="A study by name: shortcut-foundations.")],
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--encoder", "-e", help="An encoder of pictures to ask, as often as there are; none asks model families."
+        ),
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="A new folder for study.json and study.png.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between them.")] = "0,1,2",
+    device: Device = "auto",
+    workers: Workers = 2,
+    set: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Put the question of a study to model families, or to your encoders; a table, a figure and a sentence answer.
+
+    Examples:
+
+    headwater study shortcut-foundations --out runs/shortcuts
+
+    headwater study shortcut-foundations -e runs/photos -e hf:checkpoints/vit --set "cues.predictivity=(0.8,0.9)"
+    """
+    from headwater.api.study import study as work
+
+    given = shown.numbers(seeds, "--seeds")
+    more = {"device": device, "workers": workers, "set": set or (), "progress": live()}
+    emit(work(name, encoder or (), out=out or None, seeds=given, **more), as_json, _show_study)
+
+
+def _show_study(made: dict[str, Any]) -> None:
+    wide = max(len(r["learner"]) for r in made["rows"])
+    print(f"{'':<{wide}}   ratio   shortcut bias   accuracy   by seed")
+    for row in made["rows"]:
+        each = ", ".join(f"{v:+.3f}" for v in row["by_seed"])
+        told = f"{row['ratio']:7g}   {row['bias']:+13.3f}   {100 * row['accuracy']:6.1f} %   {each}"
+        print(f"{row['learner']:<{wide}} {told}")
+    print(made["verdict"])
