@@ -13,6 +13,7 @@ from headwater.methods.assess.linear_probe import LinearProbe
 from headwater.methods.assess.nmc import NMC
 from headwater.methods.assess.pt_ood import FamiliarityScore
 from headwater.methods.continual.fetril import FeTrIL
+from headwater.methods.continual.slca import SLCA
 from headwater.methods.continual.teen import TEEN
 
 ESTIMATORS = [
@@ -23,11 +24,13 @@ ESTIMATORS = [
     NMC(),
     TEEN(),
     FeTrIL(),
+    SLCA(),
     FamiliarityScore(),
 ]
 
 REFUSED = {
-    FeTrIL: {"check_fit_score_takes_y": "calls partial_fit with the classes of fit, whose features FeTrIL has let go"}
+    FeTrIL: {"check_fit_score_takes_y": "calls partial_fit with the classes of fit, whose features FeTrIL has let go"},
+    SLCA: {"check_fit_score_takes_y": "calls partial_fit with the classes of fit, whose features SLCA has let go"},
 }
 
 

@@ -49,7 +49,7 @@ def test_what_is_measured(run: Path, tmp_path: Path) -> None:
     assert sorted(np.concatenate(made["groups"])) == list("0123456789")
 
 
-@pytest.mark.parametrize("method", ["nmc", "dis-vs-gen", "teen", "fetril"])
+@pytest.mark.parametrize("method", ["nmc", "dis-vs-gen", "teen", "fetril", "slca"])
 def test_killed_between_sessions_it_resumes_to_the_same_bits(
     method: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

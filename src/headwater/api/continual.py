@@ -3,6 +3,7 @@
 
 from headwater.api.sessions import sessions
 from headwater.methods.continual.fetril import FeTrIL
+from headwater.methods.continual.slca import SLCA
 from headwater.methods.continual.teen import TEEN
 
-__all__ = ["TEEN", "FeTrIL", "sessions"]
+__all__ = ["SLCA", "TEEN", "FeTrIL", "sessions"]

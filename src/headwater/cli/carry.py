@@ -54,7 +54,7 @@ def _show(made: dict[str, Any]) -> None:
 
 @app.command()
 def continual(
-    method: Annotated[str, typer.Argument(help="What learns in sessions: nmc, dis-vs-gen, teen or fetril.")],
+    method: Annotated[str, typer.Argument(help="What learns in sessions: nmc, dis-vs-gen, teen, fetril or slca.")],
     encoder: Annotated[str, typer.Option("--encoder", "-e", help="A run folder or an encoder folder.")],
     data: Data,
     out: Out,
