@@ -10,6 +10,7 @@ from headwater.core.rng import Rng
 from headwater.core.types import Batch, Ragged, Step
 from headwater.methods.reconstruct import mae, simmim
 from headwater.parts.encoders import TokenEncoderConfig
+from headwater.parts.positions import sincos
 from headwater.parts.tokens import TextTokenizerConfig
 from headwater.parts.transformer import TransformerConfig
 from headwater.parts.views import Excerpt
@@ -44,6 +45,17 @@ def test_behind_a_token_stands_its_id_and_a_guess_is_a_choice():
     sure = 100 * F.one_hot(x.values, WORDS).float()
     assert torch.equal(tokenizer.unpatch(sure, (12,)), x.values)
     assert torch.equal(tokenizer.unpatch(patches, (12,))[valid], x.values[valid])
+
+
+def test_scaled_vectors_are_as_large_as_the_sines_of_their_places():
+    torch.manual_seed(0)
+    ids = torch.arange(200)[None]
+    plain, scaled = (TextTokenizerConfig(vocabulary=200, scaled=s).build(64)(ids).x.detach() for s in (False, True))
+    places = sincos(torch.arange(200.0)[:, None], 64)
+    assert scaled.square().mean() / places.square().mean() == pytest.approx(
+        2, rel=0.1
+    )  # sin² + cos² = 1 by two numbers
+    assert plain.std() == pytest.approx(0.02, rel=0.1)
 
 
 @pytest.mark.parametrize("module", [mae, simmim])

@@ -169,7 +169,7 @@ MODALITIES: Mapping[str, Modality] = {
     "text": Modality(
         plural="texts",
         rank=None,
-        tokenizer=lambda f, patch: TextTokenizerConfig(vocabulary=f["vocabulary"]),
+        tokenizer=lambda f, patch: TextTokenizerConfig(vocabulary=f["vocabulary"], scaled=True),
         kit=lambda f: kit.text(),
     ),
     "video": Modality(plural="clips", rank=3, tokenizer=_video, kit=lambda f: kit.video(f["channels"], f["size"])),

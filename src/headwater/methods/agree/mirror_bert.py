@@ -26,6 +26,7 @@ from headwater.parts.encoders import TokenwiseEncoder, only_tokens
 from headwater.parts.losses import nt_xent
 from headwater.parts.ragged import ragged_of
 from headwater.parts.spans import without_stretch
+from headwater.parts.tokens import TextTokenizer
 from headwater.parts.views.kit import ViewKit
 
 PAPER = Paper(
@@ -99,4 +100,6 @@ class MirrorBERT(Method):
     def _mask(self) -> Float[Tensor, " d"]:
         if self.mask_token is not None:
             return self.mask_token
-        return self.encoder.tokenizer.get_parameter("embed.weight")[self.config.mask]
+        tokenizer = self.encoder.tokenizer
+        assert isinstance(tokenizer, TextTokenizer)
+        return tokenizer.vectors(torch.tensor(self.config.mask, device=tokenizer.embed.weight.device))

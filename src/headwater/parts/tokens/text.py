@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from headwater.core.types import Input, Ragged, Tokens
@@ -15,10 +15,15 @@ IGNORED = -1  # stands for the id of what is no token
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizerConfig:
-    """Whole numbers -> vectors. `vocabulary` counts the ids; texts end where their extent ends."""
+    """Whole numbers -> vectors. `vocabulary` counts the ids; texts end where their extent ends.
+
+    `scaled`: vectors are times the root of their width, and so as large as sines of their places, which would drown them
+    otherwise (Vaswani et al., 2017).
+    """
 
     vocabulary: int
     modality: str = "text"
+    scaled: bool = False
 
     def build(self, dim: int) -> Tokenizer:
         return TextTokenizer(self, dim)
@@ -33,7 +38,8 @@ class TextTokenizer(Tokenizer):
         super().__init__()
         self.config, self.patch_dim, self.rank = config, 1, 1
         self.embed = nn.Embedding(config.vocabulary, dim)
-        nn.init.normal_(self.embed.weight, std=0.02)
+        self.scale = dim**0.5 if config.scaled else 1.0
+        nn.init.normal_(self.embed.weight, std=1 / self.scale if config.scaled else 0.02)
 
     @property
     def guess_dim(self) -> int:
@@ -63,7 +69,11 @@ class TextTokenizer(Tokenizer):
     def valid(self, x: Input) -> Bool[Tensor, "b n"] | None:
         return inside(self.grid(x), x.extent) if isinstance(x, Ragged) else None
 
+    def vectors(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
+        vectors: Tensor = self.embed(ids) * self.scale
+        return vectors
+
     def forward(self, x: Input) -> Tokens:
-        tokens = self.embed(x if isinstance(x, Tensor) else x.values)
+        tokens = self.vectors(x if isinstance(x, Tensor) else x.values)
         place = coordinates(self.grid(x), tokens.device).to(tokens.dtype)
         return Tokens(tokens, self.valid(x), place.expand(len(tokens), -1, -1))
