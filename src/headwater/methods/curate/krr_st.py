@@ -25,7 +25,7 @@ PAPER = Paper(
     year=2023,
     arxiv="2310.06511",
     differs="the teacher is any encoder, not a ResNet-18 trained by Barlow Twins; its vectors are standardised for the search; "
-    " the ridge is solved in float64; a network that is replaced starts its count anew, as written, where the "
+    "the ridge is solved in float64; a network that is replaced starts its count anew, as written, where the "
     "authors' code does not; small sets take SMALL. `student` pre-trains a network on the pairs in Python; `pretrain --data` "
     "learns from the pictures alone. Transfer to other sets is not claimed.",
 )
