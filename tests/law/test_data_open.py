@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from headwater.core.errors import RequestError, Unreadable
-from headwater.data import builtins, open, text
+from headwater.data import builtins, encoding, open
 from headwater.data.image import decode
 from headwater.data.source import content
 
@@ -467,12 +467,12 @@ def test_captions_say_what_the_scene_shows():
     for i in range(40):
         ids = scenes.read(i)["text"]
         colour, shape = scenes.classes[scenes.labels[i]].split()
-        assert ids[-1] == text.END
-        assert colour in text.decode(ids)
-        assert shape in text.decode(ids)
+        assert ids[-1] == encoding.END
+        assert colour in encoding.decode(ids)
+        assert shape in encoding.decode(ids)
     assert torch.equal(scenes.read(7)["image"], open("shapes").read(7)["image"])
     seven = int(np.flatnonzero(open("digits").labels == 7)[0])
-    assert text.decode(open("captioned-digits").read(seven)["text"]).endswith("seven")
+    assert encoding.decode(open("captioned-digits").read(seven)["text"]).endswith("seven")
 
 
 def test_generated_sets_can_be_told_apart_by_their_content():

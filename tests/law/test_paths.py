@@ -14,7 +14,7 @@ from PIL import Image
 
 import headwater as hw
 from headwater.core.errors import RequestError, Unreadable
-from headwater.data import text
+from headwater.data import encoding
 from headwater.data.loader import Loader
 
 N = 12
@@ -46,7 +46,7 @@ def written(path: Path, columns: dict[str, list[Any]]) -> str:
 
 def agree(source: Any, i: int) -> None:
     sample = source.read(i)
-    assert text.decode(sample["text"]).endswith(f"brightness {int(sample['image'][0, 0, 0])}")
+    assert encoding.decode(sample["text"]).endswith(f"brightness {int(sample['image'][0, 0, 0])}")
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
@@ -199,7 +199,7 @@ def test_captions_may_hold_commas_and_several_lines(tmp_path: Path) -> None:
     columns = made(tmp_path, caption=[f"{20 * i}\n" + "one, two\n" * 30_000 for i in range(N)])  # more than one block
     source = hw.open(written(tmp_path / "t.csv", columns))
     assert len(source) == N
-    assert text.decode(source.read(6)["text"]).startswith("120\none, two\n")
+    assert encoding.decode(source.read(6)["text"]).startswith("120\none, two\n")
 
 
 def test_tables_that_name_no_files_stay_what_they_were(tmp_path: Path) -> None:

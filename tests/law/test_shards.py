@@ -14,7 +14,7 @@ from PIL import Image
 
 import headwater as hw
 from headwater.core.errors import RequestError, Unreadable
-from headwater.data import text
+from headwater.data import encoding
 from headwater.data.shards import expanded
 
 
@@ -51,7 +51,7 @@ def shards(at: Path, n: int = 3, each: int = 10) -> Path:
 def agree(source: hw.data.source.Source, i: int) -> int:  # type: ignore[name-defined]
     sample = source.read(i)
     number = int(sample["image"][0, 0, 0])
-    assert text.decode(sample["text"]) == f"number {number}"
+    assert encoding.decode(sample["text"]) == f"number {number}"
     return number
 
 

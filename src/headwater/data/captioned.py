@@ -5,9 +5,9 @@ from typing import Any
 
 from headwater.core.errors import RequestError
 from headwater.core.types import Sample
+from headwater.data.encoding import BYTES, encode
 from headwater.data.labels import Labels
 from headwater.data.source import Source, digest
-from headwater.data.text import BYTES, encode
 
 
 class Captioned(Source):
