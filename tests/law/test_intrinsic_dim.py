@@ -80,6 +80,16 @@ def test_projections_are_linear_repeatable_and_keep_lengths(kind: type[nn.Module
     assert (basis.abs().sum(1) > 0).all()
 
 
+def test_fastfood_is_the_product_it_is_said_to_be() -> None:
+    thrown = Fastfood(5, 12, 1)
+    h, gauss, order = scipys(16), thrown.gauss.double().numpy(), thrown.order.numpy()
+    whole = h @ np.diag(gauss) @ np.eye(16)[order] @ h @ np.diag(thrown.sign.numpy())
+    want = whole[:12, :5] / (np.sqrt(16 * (gauss**2).sum()) * np.sqrt(12 / 16))
+    found = torch.stack([thrown.double()(e) for e in torch.eye(5, dtype=torch.float64)], 1)
+    np.testing.assert_allclose(found.numpy(), want, atol=1e-6)
+    assert sorted(order) == [*range(16)] and set(thrown.sign.tolist()) == {1.0, -1.0}
+
+
 def test_the_gradient_is_the_transpose() -> None:
     thrown = Fastfood(6, 20, 3).double()
     torch.autograd.gradcheck(thrown, torch.randn(6, dtype=torch.float64, requires_grad=True))

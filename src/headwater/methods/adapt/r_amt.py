@@ -74,9 +74,8 @@ class Masked(Adapted):
         return self.mask > self.config.threshold
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
-        hard = self.on().to(self.mask) + (
-            self.mask - self.mask.detach()
-        )  # the second part is 0, with the gradient of M
+        through = self.mask - self.mask.detach()  # 0, with the gradient of M
+        hard = self.on().to(self.mask) + through
         return F.linear(x, hard * self.base.weight, self.base.bias)
 
     def merged(self) -> nn.Linear:
