@@ -124,6 +124,8 @@ def test_retrieval_is_scikit_learns_average_precision_and_never_finds_the_query(
 def test_calibration_by_hand() -> None:
     sure, right = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True])
     assert calibration_error(sure, right, bins=10) == pytest.approx((2 * 0.45 + 2 * 0.45) / 4)
+    low, hit = np.array([0.05, 0.15]), np.array([True, False])  # in bins of their own
+    assert calibration_error(low, hit, bins=10) == pytest.approx((0.95 + 0.15) / 2)
     honest = np.random.default_rng(0).random(100_000)
     assert calibration_error(honest, np.random.default_rng(1).random(100_000) < honest) < 0.01
     assert calibration_error(np.array([1.0, 0.0]), np.array([True, False])) == 0

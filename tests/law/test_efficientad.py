@@ -160,17 +160,17 @@ def test_one_of_three_changes_at_a_time() -> None:
 
 def test_region_overlap_by_hand() -> None:
     mask = np.zeros((10, 10), bool)
-    mask[0, :4] = mask[5:7, 5:7] = True
+    mask[0, :4] = mask[5:8, 5:8] = True  # of unequal size, and they count alike
     perfect = mask.astype(np.float64)
     assert region_overlap([perfect], [mask]) == pytest.approx(1)
     assert region_overlap([-perfect], [mask]) == pytest.approx(0)
     half = perfect.copy()
-    half[5:7, 5:7] = 0  # found with the ground alone: half of the regions at no false positive, then along the diagonal
+    half[5:8, 5:8] = 0  # found with the ground alone: half of the regions at no false positive, then along the diagonal
     half += np.arange(100).reshape(10, 10) * 1e-6
     brute = []
     for t in np.sort(half.ravel())[::-1]:
         hit = half >= t
-        brute.append((hit[~mask].mean(), np.mean([hit[0, :4].mean(), hit[5:7, 5:7].mean()])))
+        brute.append((hit[~mask].mean(), np.mean([hit[0, :4].mean(), hit[5:8, 5:8].mean()])))
     x, y = np.array([(0.0, 0.0), *brute]).T
     last = np.interp(0.3, x, y)
     x, y = np.append(x[x <= 0.3], 0.3), np.append(y[x <= 0.3], last)
