@@ -1,7 +1,7 @@
 """Many files in one place become a source: the reader of most of them, or pairs by common names."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +12,7 @@ from headwater.data.files import FileSource
 from headwater.data.labels import Labels
 from headwater.data.pairs import SHARE, Pairs, matched, said
 from headwater.data.reader import Reader
-from headwater.data.readers import OWN, READERS, reader_for
+from headwater.data.readers import ENDINGS, OWN, READERS, reader_for
 from headwater.data.source import Source
 from headwater.data.stores import Disk, Files, Folders, Remote, Stems, Store
 from headwater.parts.modalities import MODALITIES
@@ -87,6 +87,20 @@ def _pairs(
     else:
         made = labels.from_file(asked, root, pa.array([pairs.id(i) for i in range(len(pairs))], pa.large_string()))
     return Pairs(name, parts, found.at, made, said(pairs.modalities, "names", found.doubles))
+
+
+def chosen(names: Iterator[str], others: Counter[str]) -> pa.Array:
+    """The names of files that a reader knows, sorted; the endings of the rest are counted in `others`."""
+
+    def known() -> Iterator[str]:
+        for name in names:
+            if index.ending(name) in ENDINGS:
+                yield name
+            else:
+                others[index.ending(name)] += 1
+
+    found = index.names_of(index.chunks(known()))
+    return found.take(pc.sort_indices(found))
 
 
 def endings(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from headwater.data import (
     text,
     ts,
 )
-from headwater.data.gathering import endings, files
+from headwater.data.gathering import chosen, endings, files
 from headwater.data.pairs import settled
 from headwater.data.readers import ENDINGS, reader_for
 from headwater.data.source import Source
@@ -205,7 +205,7 @@ def _by_name(what: str, asked: str | None, name: str | None, modality: str | Non
         root = os.path.abspath(_before_magic(at))
         others: Counter[str] = Counter()
         matches = (os.path.relpath(p, root) for p in glob.iglob(at, recursive=True) if os.path.isfile(p))
-        return files(Disk(), root, _chosen(matches, others), others, asked, name or what, at, modality)
+        return files(Disk(), root, chosen(matches, others), others, asked, name or what, at, modality)
     raise _missing(what, at)
 
 
@@ -228,20 +228,6 @@ def _missing(what: str, at: str) -> RequestError:
 def _before_magic(pattern: str) -> str:
     parts = Path(pattern).parts
     return os.path.join("", *parts[: next(i for i, p in enumerate(parts) if glob.has_magic(p))]) or "."
-
-
-def _chosen(names: Iterator[str], others: Counter[str]) -> pa.Array:
-    """The names of files that a reader knows, sorted; the endings of the rest are counted in `others`."""
-
-    def known() -> Iterator[str]:
-        for name in names:
-            if index.ending(name) in ENDINGS:
-                yield name
-            else:
-                others[index.ending(name)] += 1
-
-    found = index.names_of(index.chunks(known()))
-    return found.take(pc.sort_indices(found))
 
 
 def _file(place: Disk | Remote, at: str, asked: str | None, name: str, modality: str | None) -> Source:
@@ -311,7 +297,7 @@ def _remote(what: str, asked: str | None, name: str | None, modality: str | None
             raise RequestError(f"There is nothing at {what}.")
     except OSError as error:
         raise RequestError(f"The address {what} cannot be opened: {error}.") from error
-    names = _chosen((p[len(root) :].lstrip("/") for p in found), others)
+    names = chosen((p[len(root) :].lstrip("/") for p in found), others)
     return files(place, root, names, others, asked, called if glob.has_magic(at) else called + "/", what, modality)
 
 
