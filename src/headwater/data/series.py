@@ -68,7 +68,8 @@ class SeriesFiles(Reader):
         found = self.recording(data, item)
         if lost := [c for c in self.columns if c not in found.names]:
             raise Unreadable(item, f"it has no column {', '.join(lost)}; it has {', '.join(found.names)}")
-        values = found.values[[found.names.index(c) for c in self.columns]] if self.columns else found.values
+        same = not self.columns or self.columns == found.names
+        values = found.values if same else found.values[[found.names.index(c) for c in self.columns]]
         values = evenly(values, found.times, item, self.step)
         return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
@@ -165,7 +166,8 @@ def recorded(table: pa.Table, item: str, wanted: Sequence[str] = ()) -> Recordin
         ):
             raise Unreadable(item, f"the column {name} holds {kind}; a series is made of numbers")
         names.append(name)
-        values.append(table.column(j).cast(pa.float64(), safe=False).to_numpy())
+        column = table.column(j)
+        values.append((column if kind == pa.float64() else column.cast(pa.float64(), safe=False)).to_numpy())
     if not values or not table.num_rows:
         raise Unreadable(item, "it has no column of numbers" if not values else "it has no rows")
     times = None if at is None else _times(table.column(at), table.column_names[at], item)
