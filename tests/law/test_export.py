@@ -177,7 +177,7 @@ def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
     vit = save(tmp_path / "vit", "vit-micro", "image", IMAGE, size=[16, 16])
     with pytest.raises(RequestError, match="learned positions"):
         hw.export(vit, tmp_path / "out")
-    with pytest.raises(RequestError, match=r"format named 'tflite'.*Known: hf, onnx, safetensors"):
+    with pytest.raises(RequestError, match=r"format named 'tflite'.*Known: hf, onnx, peft, safetensors"):
         hw.export(vit, tmp_path / "out", "tflite")
     with pytest.raises(RequestError, match="exists"):
         hw.export(vit, tmp_path / "vit")

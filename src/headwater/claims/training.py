@@ -67,7 +67,7 @@ def untrained(name: str, source: Source, seed: int, made: Recipe) -> Method:
 def embedded(encoder: Encoder, source: Source, made: Recipe) -> Array:
     """The pooled features of every item [n d]."""
     facts = preprocessing(encoder.modality, made, source)
-    ready = Pretrained(encoder.eval(), Card(None, facts, {}), Path())
+    ready = Pretrained(encoder.eval(), Card(made.encoder[encoder.modality], facts, {}), Path())
     found, _ = vectors(ready.encoder, Loader(source, 256), len(source), lambda x: prepare(x, facts))
     return found
 

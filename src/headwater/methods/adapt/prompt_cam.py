@@ -1,4 +1,4 @@
-"""Prompt-CAM: a frozen transformer is asked for every class by a prompt of its own, and where that looks is the explanation.
+"""Prompt-CAM: a prompt of its own asks a frozen transformer for each class, and where it looks is the explanation.
 
     before    block l sees         [class token, patches]
     after     block l sees         [p_1 … p_C, class token, patches],  the prompts taken away again behind all but the last

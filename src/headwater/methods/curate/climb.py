@@ -1,4 +1,4 @@
-"""The best mixture of kinds of data is searched for: small models try some, a regression learns from them which to try next.
+"""The best mixture of kinds of data: small models try some, and a regression learns from them which to try next.
 
 reads      features of all items, in passes, and, if there are, scores of how good each item is
 fits       k-means, whose clusters become a few groups; on the trials made so far a regression from mixture to loss

@@ -1,4 +1,4 @@
-"""A few made-up pictures, each with a target vector, teach a small network what a large set without labels taught a teacher.
+"""A few made-up pictures with target vectors teach a small network what a large unlabelled set taught a teacher.
 
 corrupt    nothing: the samples are learned as they are, so that the inner problem has no randomness
 encode     the samples and a batch of real ones by a network out of a pool of half-trained ones
