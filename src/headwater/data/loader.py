@@ -126,7 +126,7 @@ class Loader:
             )
 
     def _list(self) -> str:
-        shown = "; ".join(f"{item} ({why})" for item, why in list(self.bad.items())[:5])
+        shown = "; ".join(f"{item} ({why})" for item, why in sorted(self.bad.items())[:5])
         kinds = ", ".join(f"{why} x {n}" for why, n in Counter(self.bad.values()).most_common(3))
         return f"First: {shown}. Reasons: {kinds}."
 
