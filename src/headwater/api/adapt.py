@@ -13,10 +13,10 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from headwater.api import catalogue, contenders, learned, run, traits
 from headwater.api.contenders import Array
+from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load
 from headwater.api.evaluate import labelled
 from headwater.api.override import flat, override
-from headwater.api.pretrain import pick_device
 from headwater.api.recipe import kit_for
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng, mix
@@ -70,7 +70,7 @@ def adapt(
     module = catalogue.load(method)
     kind = catalogue.adapter_class(module)
     if kind is None:
-        names = [catalogue.short(n) for n in catalogue.names() if catalogue.adapter_class(catalogue.load(n))]
+        names = [catalogue.slug(n) for n in catalogue.names() if catalogue.adapter_class(catalogue.load(n))]
         raise RequestError(f"{method!r} is no adapter; these are: {', '.join(names)}.")
     pretrained = encoder if isinstance(encoder, Pretrained) else load(encoder)
     source = labelled(open_data(data, labels=labels), pretrained)
@@ -86,7 +86,7 @@ def adapt(
             f"adapter.classes={asked} was asked for, and {source.name} has {len(source.classes)} classes."
         )
     folder, where = Path(out), pick_device(device)
-    identity = {"method": catalogue.short(module.__name__), "recipe": flat(recipe), "seed": seed}
+    identity = {"method": catalogue.slug(module.__name__), "recipe": flat(recipe), "seed": seed}
     torch.manual_seed(mix(seed, "adapt"))
     adapter: surgery.Tuning = recipe["adapter"].build()
     adapted = adapter.adapt(copy.deepcopy(pretrained.encoder))  # fails before anything is written
@@ -194,9 +194,8 @@ def _save(
 ) -> int:
     """Writes what was learned; returns how many weights the merged encoder has."""
     head = {} if is_parametrized(made.head) else made.head.state_dict()  # else what moves it is among the new weights
-    new = surgery.weights(made) or {
-        f"encoder.{k}": v for k, v in made.encoder.state_dict().items()
-    }  # or all of it is new
+    everything = {f"encoder.{k}": v for k, v in made.encoder.state_dict().items()}
+    new = surgery.weights(made) or everything
     new |= {f"head.{k}": v for k, v in head.items()}
     write_folder(folder / "adapter", {"weights.safetensors": new}, {"adapter.json": {"format": 1, **identity}})
     merged, prepared = surgery.merge(copy.deepcopy(made)), pretrained.card.preprocessing

@@ -21,9 +21,7 @@ from headwater.data.source import Source
 from headwater.parts.regions import region_overlap
 
 GOOD = ("good", "normal", "ok", "sound")  # classes of what is right, by name
-SHOWN = (
-    8  # pictures in the report, the most wrong (of each class, where there are classes), and half as many of the least
-)
+SHOWN = 8  # pictures in the report: the most wrong, of each class where there are some, and half as many of the least
 TIMED = 30  # single pictures whose time is taken
 Array = NDArray[Any]
 

@@ -100,5 +100,10 @@ def short(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
+def slug(name: str) -> str:
+    """A system as it is published and asked for: `ecg-jepa` of `distill.ecg_jepa`."""
+    return short(name).replace("_", "-")
+
+
 def folder(name: str) -> str:
     return name.split(".", 1)[0]

@@ -11,9 +11,9 @@ import numpy as np
 
 from headwater.api import run
 from headwater.api.bench import Bench, readable
+from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load
 from headwater.api.gauntlet import ERRORS, KINDS, Gauntlet, chosen
-from headwater.api.pretrain import pick_device
 from headwater.core.errors import RequestError, WorkError
 from headwater.data import open as open_data
 from headwater.data.source import Source, Subset, split

@@ -85,7 +85,7 @@ def curate(
             known = replace(known, trial=trial_of(pool, target, proxy, steps, seed, device, workers))
         choice = selector.select(pool.vectors, budget, Rng(mix(seed, "curate")), known)
         told = {
-            "method": catalogue.short(type(selector).__module__).replace("_", "-"),
+            "method": catalogue.slug(type(selector).__module__),
             "settings": flat(selector),
             "seed": seed,
             "name": pool.name,
@@ -111,7 +111,7 @@ def _selector(method: str) -> type[Selector]:
         return next((v for v in own if issubclass(v, Selector)), None)
 
     if (kind := found(method)) is None:
-        able = [catalogue.short(n).replace("_", "-") for n in catalogue.names() if n.startswith("curate.")]
+        able = [catalogue.slug(n) for n in catalogue.names() if n.startswith("curate.")]
         raise RequestError(f"{method!r} does not choose data; these do: {', '.join(able)}.")
     return kind
 

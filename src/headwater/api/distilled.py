@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from headwater.api import run
+from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load, prepare, suited
 from headwater.api.override import flat, override
 from headwater.api.pool import RECORD, Curated, budget_of, claimed
-from headwater.api.pretrain import pick_device
 from headwater.api.recipe import kit_for
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng, mix

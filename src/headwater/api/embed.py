@@ -6,8 +6,8 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from headwater.api import run
+from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load, suited
-from headwater.api.pretrain import pick_device
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
 from headwater.data.source import Source

@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 from headwater.api import contenders, run
 from headwater.api.contenders import BASELINES, Array, Task
+from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, conformed, load
-from headwater.api.pretrain import pick_device
 from headwater.api.verdict import OURS, Budget, Row, row, verdict
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import mix

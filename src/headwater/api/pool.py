@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headwater.api import run
+from headwater.api.device import pick_device
 from headwater.api.embed import columns_of
 from headwater.api.encoders import Pretrained, load, prepare, suited
-from headwater.api.pretrain import pick_device
 from headwater.core.errors import RequestError
 from headwater.core.types import Features, Graph, Input, Ragged
 from headwater.core.verbs import Encoder, Known

@@ -13,10 +13,10 @@ from jaxtyping import Float
 
 from headwater.api.anomalies import Anomalies, anomalies
 from headwater.api.detections import KEEP, Boxes, detections
+from headwater.api.device import pick_device
 from headwater.api.encoders import prepare
 from headwater.api.forecasts import Forecasts, forecasts
 from headwater.api.learned import Learned, load, predicts
-from headwater.api.pretrain import pick_device
 from headwater.core.errors import RequestError, WorkError
 from headwater.core.rng import Rng
 from headwater.core.types import Batch, Step

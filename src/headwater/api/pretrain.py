@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from headwater.api import catalogue, learned, run
+from headwater.api.device import pick_device
 from headwater.api.encoders import HF, Pretrained, conformed, load, prepare, suited
 from headwater.api.matrix import check_boxes, check_whole, takes_boxes
 from headwater.api.override import flat, override
@@ -242,23 +243,6 @@ def preprocessing(modality: str, recipe: Recipe, source: Source, begun: Pretrain
     if modality == "image":
         made |= {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre"}
     return made
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one; under torchrun each process takes its own."""
-    if name == "auto":
-        return (
-            torch.device("cuda", join().rank % torch.cuda.device_count())
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0"]) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RequestError("--device cuda: torch finds no GPU here; use --device cpu.")
-    return device
 
 
 def _with(recipe: Recipe, *, seed: int, steps: int | None, batch_size: int | None, precision: str) -> Recipe:

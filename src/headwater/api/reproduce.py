@@ -65,9 +65,9 @@ class Claim:
 def of(name: str) -> tuple[str, Claim]:
     """The slug and the claim of a method. Raises RequestError where it has none."""
     module = catalogue.claim(name)
-    slug = catalogue.short(catalogue.load(name).__name__).replace("_", "-")
+    slug = catalogue.slug(catalogue.load(name).__name__)
     if module is None:
-        known = ", ".join(catalogue.short(n).replace("_", "-") for n in catalogue.claims())
+        known = ", ".join(catalogue.slug(n) for n in catalogue.claims())
         raise RequestError(f"{slug} has no claim to reproduce. With one: {known}.")
     found: Claim = module.CLAIM
     return slug, found

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from sklearn.base import BaseEstimator
 
 from headwater.api import catalogue, contenders, run
+from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load
 from headwater.api.evaluate import labelled
 from headwater.api.override import flat, override
-from headwater.api.pretrain import pick_device
 from headwater.core.errors import RequestError
 from headwater.core.rng import mix
 from headwater.data import open as open_data

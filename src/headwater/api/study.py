@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from headwater.api import catalogue, run
 from headwater.api.bench import Bench
+from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load
 from headwater.api.override import flat, override
-from headwater.api.pretrain import pick_device
 from headwater.core.errors import RequestError
 from headwater.core.types import Features, Input
 from headwater.core.verbs import Encoder, Lab, values
@@ -136,7 +136,7 @@ def study(
     Returns `rows` (learner, ratio, bias, by_seed, accuracy), `rise` and a `verdict` in words. Raises RequestError for a study
     that is none and for encoders that do not read pictures.
     """
-    if catalogue.short(catalogue.load(name).__name__).replace("_", "-") not in STUDIES:
+    if catalogue.slug(catalogue.load(name).__name__) not in STUDIES:
         raise RequestError(f"{name!r} is no study of this command; there is {', '.join(STUDIES)}.")
     loaded = {
         str(e.path if isinstance(e, Pretrained) else e): e if isinstance(e, Pretrained) else load(e) for e in encoders

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from headwater.api.device import pick_device
 from headwater.api.matrix import check_whole
 from headwater.api.pool import Pool
-from headwater.api.pretrain import build, learner, pick_device
+from headwater.api.pretrain import build, learner
 from headwater.api.recipe import recipe_for
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng, mix

@@ -7,17 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwater.core.rng import Rng
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+from headwater.parts.views.colour import luma
 
 
 def one_of_three(x: Float[Tensor, "b c h w"], rng: Rng, strength: float = 0.2) -> Float[Tensor, "b c h w"]:
     """Each picture with its brightness, its contrast or its saturation times U(1 - strength, 1 + strength)."""
     which = rng.randint(3, len(x))[:, None, None, None]
     factor = rng.uniform(1 - strength, 1 + strength, len(x), 1, 1, 1).to(x)
-    grey = x.mean(1, keepdim=True)
-    if x.shape[1] == 3:
-        grey = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    grey = luma(x) if x.shape[1] == 3 else x.mean(1, keepdim=True)
     about = torch.where(
         which == 0, torch.zeros_like(grey), torch.where(which == 1, grey.mean((2, 3), keepdim=True), grey)
     )

@@ -79,7 +79,7 @@ class Grey(Retouch):
 
     def draw(self, x: Float[Tensor, "b c h w"], rng: Rng) -> Touch:
         chosen = rng.rand(len(x)) < self.p
-        return Touch(chosen, lambda part: _luma(part).expand_as(part) if part.shape[1] == 3 else part)
+        return Touch(chosen, lambda part: luma(part).expand_as(part) if part.shape[1] == 3 else part)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _by_axes(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "b k"]) -> Float
     return x
 
 
-def _luma(x: Tensor) -> Tensor:
+def luma(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     grey: Tensor = x[:, :1] * LUMA[0]
     return grey.add_(x[:, 1:2], alpha=LUMA[1]).add_(x[:, 2:], alpha=LUMA[2])
 
@@ -182,12 +182,12 @@ def _brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
     mean = x.mean((2, 3), keepdim=True)
-    mean = _luma(mean) if x.shape[1] == 3 else mean.mean(1, keepdim=True)
+    mean = luma(mean) if x.shape[1] == 3 else mean.mean(1, keepdim=True)
     return x.mul_(factor).add_(mean * (1 - factor))
 
 
 def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_luma(x), x, factor, out=x)
+    return torch.lerp(luma(x), x, factor, out=x)
 
 
 def _hue(x: Tensor, turn: Tensor) -> Tensor:
