@@ -53,7 +53,7 @@ class Bench:
         """The pooled features of every item, prepared as the encoder wants; `change` corrupts the samples before, all
         encoders' alike. Raises WorkError where one is not finite or an item cannot be read."""
         name = "" if change is None else change[0]
-        return self.once((id(data), name), lambda: self._features(encoder, data, change))
+        return self.once((id(encoder), id(data), name), lambda: self._features(encoder, data, change))
 
     def _features(self, encoder: Pretrained, data: Source, change: tuple[str, Corruption] | None) -> Tensor:
         drawn = Rng(mix(self.seed, "" if change is None else change[0]))

@@ -106,7 +106,7 @@ class Gauntlet:
 
     def _linear(self, lab: Bench, encoder: Pretrained) -> LinearProbe:
         probe: LinearProbe = lab.once(
-            (id(self), "linear"), lambda: self._fitted(lab, encoder, LinearProbe(random_state=self.seed))
+            (id(encoder), id(self), "linear"), lambda: self._fitted(lab, encoder, LinearProbe(random_state=self.seed))
         )
         return probe
 

@@ -24,10 +24,10 @@ def _alone(view: Corruption) -> Corruption:
     def each(x: Input, rng: Rng) -> Input:
         if not isinstance(x, Ragged):
             assert isinstance(x, Tensor)
-            return view(floats(x).clone(), rng)
+            return view(floats(x), rng)
         out = floats(x.values).clone()
         for i, (h, w) in enumerate(x.extent.tolist()):
-            made = view(out[i : i + 1, :, :h, :w].clone(), rng)
+            made = view(out[i : i + 1, :, :h, :w], rng)
             assert isinstance(made, Tensor)
             out[i, :, :h, :w] = made[0]
         return Ragged(out, x.extent)
@@ -50,7 +50,7 @@ def _frames(view: Corruption) -> Corruption:
 
     def each(x: Input, rng: Rng) -> Input:
         assert isinstance(x, Tensor)
-        made = view(floats(x).transpose(1, 2).flatten(0, 1).clone(), rng)
+        made = view(floats(x).transpose(1, 2).flatten(0, 1), rng)
         assert isinstance(made, Tensor)
         return made.unflatten(0, (len(x), -1)).transpose(1, 2)
 
