@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Paper
+from headwater.parts.arrays import shared
 from headwater.parts.neighbours import METRICS, nearest
 
 PAPER = Paper(
@@ -37,8 +38,9 @@ class KNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                   the squared distance (the same votes on features of length 1); "uniform": one vote each
     metric        "cosine" or "euclidean"
 
-    Learned: `classes_`, `features_` (as given), `labels_` (indices into `classes_`). A tie of neighbours goes to the
-    earlier sample, a tie of votes to the earlier class. Raises RequestError for a parameter out of range.
+    Learned: `classes_`, `features_` (those given, not a copy, as in scikit-learn), `labels_` (indices into `classes_`). A tie
+    of neighbours goes to the earlier sample, a tie of votes to the earlier class. Raises RequestError for a parameter out of
+    range.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class KNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.metric = metric
 
     def fit(self, X: Any, y: Any) -> "KNN":
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), copy=True)
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
         if self.k < 1 or not self.temperature > 0:
             raise RequestError(f"KNN needs k >= 1 and temperature > 0; got k={self.k}, temperature={self.temperature}.")
@@ -70,8 +72,8 @@ class KNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Similarity and index of the neighbours of each row, nearest first: two arrays (n, k)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        bank = torch.tensor(self.features_)
-        index, similarity = nearest(torch.tensor(X).to(bank.dtype), bank, min(self.k, len(bank)), self.metric)
+        bank = shared(self.features_)
+        index, similarity = nearest(shared(X).to(bank.dtype), bank, min(self.k, len(bank)), self.metric)
         return similarity.numpy(), index.numpy()
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:

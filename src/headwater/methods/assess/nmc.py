@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from headwater.core.verbs import Paper
+from headwater.parts.arrays import shared
 from headwater.parts.prototypes import class_sums, merged
 
 PAPER = Paper(
@@ -75,4 +76,4 @@ class NMC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @staticmethod
     def _features(X: NDArray[np.float64]) -> Tensor:
-        return normalize(torch.tensor(X), dim=1)
+        return normalize(shared(X), dim=1)

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Paper
 from headwater.methods.assess import linear_probe
+from headwater.parts.arrays import shared
 from headwater.parts.conformal import threshold
 from headwater.parts.neighbours import nearest
 from headwater.parts.prototypes import class_sums
@@ -98,7 +99,7 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _score(self, X: NDArray[Any]) -> NDArray[np.float64]:
         if self.by == "knn":
-            _, similar = nearest(torch.tensor(X), self.known_, min(self.k, len(self.known_)), "cosine")
+            _, similar = nearest(shared(X), self.known_, min(self.k, len(self.known_)), "cosine")
             return -np.sqrt(np.maximum(2 - 2 * similar[:, -1].numpy(), 0))
         X = X.astype(np.float64)
         if self.by == "mahalanobis":

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Paper
+from headwater.parts.arrays import shared
 from headwater.parts.prototypes import class_sums, merged
 
 PAPER = Paper(
@@ -87,7 +88,7 @@ class FeTrIL(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not 0 < self.C < np.inf:
             raise RequestError(f"FeTrIL needs a finite strength C above 0; got {self.C}.")
         names, codes = np.unique(y, return_inverse=True)
-        sums, counts = class_sums(torch.tensor(X), torch.from_numpy(codes), len(names))
+        sums, counts = class_sums(shared(X), torch.from_numpy(codes), len(names))
         means = (sums / counts[:, None]).numpy()
         past, past_means = (names[:0], means[:0]) if first else (self.classes_, self.means_)
         if (again := np.intersect1d(names, past)).size:

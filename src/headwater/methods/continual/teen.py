@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from headwater.core.errors import RequestError
 from headwater.core.verbs import Paper
+from headwater.parts.arrays import shared
 from headwater.parts.prototypes import calibrated, class_sums, merged
 
 PAPER = Paper(
@@ -89,7 +90,7 @@ class TEEN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         rows = normalize(torch.from_numpy(self.rows_), dim=1)
-        cosine = normalize(torch.tensor(X), dim=1) @ rows.T
+        cosine = normalize(shared(X), dim=1) @ rows.T
         return (cosine[:, 1] - cosine[:, 0] if len(self.classes_) == 2 else cosine).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -104,5 +105,5 @@ class TEEN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not 0 <= self.alpha <= 1 or not 0 <= self.tau < np.inf:
             raise RequestError(f"TEEN needs alpha in [0, 1] and tau >= 0; got alpha={self.alpha}, tau={self.tau}.")
         names, codes = np.unique(y, return_inverse=True)
-        sums, counts = class_sums(torch.tensor(X), torch.from_numpy(codes), len(names))
+        sums, counts = class_sums(shared(X), torch.from_numpy(codes), len(names))
         return names, sums.numpy(), counts.numpy()
