@@ -34,6 +34,17 @@ def test_channels_that_do_not_match_are_named(config):
         net(torch.rand(2, 3, 8, 8))
 
 
+@pytest.mark.parametrize("config", [ResNetConfig, ConvNeXtConfig])
+def test_a_grey_picture_is_seen_in_all_three_colours_alike(config):
+    net = config(channels=3, widths=(4,), depths=(1,), stem_stride=1).build().eval()
+    net.normalise.set(torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.1, 0.2, 0.3]))
+    grey = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(net(grey).pooled, net(grey.repeat(1, 3, 1, 1)).pooled)
+    series = config(channels=3, rank=1, widths=(4,), depths=(1,), stem_stride=1).build()
+    with pytest.raises(RequestError, match="made for 3 channels, the input has 1"):
+        series(torch.rand(2, 1, 8))
+
+
 def test_stages_must_be_named_alike():
     with pytest.raises(RequestError, match="widths"):
         ResNetConfig(widths=(4, 8), depths=(1,))

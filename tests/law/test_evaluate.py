@@ -48,6 +48,44 @@ def test_the_verdict_follows_paired_differences() -> None:
     assert same["helped"] is None and "no clear difference" in same["words"]
 
 
+def test_a_public_encoder_is_judged_by_itself() -> None:
+    high, low = [0.9, 0.91, 0.92], [0.5, 0.51, 0.52]
+    ours = [line(OURS, b, [0.7, 0.71, 0.72]) for b in (1, "all")]
+    rows = [*ours, *(line("raw pixels", b, low) for b in (1, "all")), *(line("hf:x", b, high) for b in (1, "all"))]
+    told = verdict(rows, [1, "all"], ["hf:x"])
+    assert told["helped"] is False
+    assert told["words"].startswith("Pre-training helped: at 1 label")
+    assert "Do not pre-train, take hf:x: at 1 label" in told["words"]
+    rows = [*ours, *(line("raw pixels", b, low) for b in (1, "all")), *(line("hf:x", b, low) for b in (1, "all"))]
+    assert verdict(rows, [1, "all"], ["hf:x"])["helped"] is True
+    even = [line("hf:x", b, [0.7, 0.71, 0.72]) for b in (1, "all")]
+    told = verdict([*ours, *even], [1, "all"], ["hf:x"])
+    assert told["helped"] is None
+    assert told["words"].startswith("There is no clear difference from hf:x")
+    mixed = [*ours, line("hf:x", 1, low), line("hf:x", "all", high)]
+    assert "better than hf:x at some budgets and worse at others" in verdict(mixed, [1, "all"], ["hf:x"])["words"]
+
+
+def test_rivals_meet_the_very_same_items(tmp_path: Any) -> None:
+    """The encoder against itself, given by another path: the same numbers, whatever the order of its items."""
+    run = hw.pretrain("simclr", "wine", out=tmp_path / "r", steps=3, batch_size=32, device="cpu")
+    again = str(tmp_path / "r" / "encoder")
+    source = hw.open("wine")
+    assert source.labels is not None
+    source.labels = np.where(np.arange(len(source)) % 7, source.labels, -1)  # some lack a label
+    said = hw.evaluate(run.encoder, source, labels_per_class=[5], baselines=[], against=[again], draws=3)
+    ours, theirs = ([r for r in said["rows"] if r["features"] == name] for name in (OURS, again))
+    assert [r["values"] for r in ours] == [r["values"] for r in theirs] and len(ours) == 2
+    with pytest.raises(RequestError, match="each given once"):
+        hw.evaluate(run.encoder, "wine", against=[again, again])
+    with pytest.raises(RequestError, match="reads table and digits holds image"):
+        hw.evaluate(
+            hw.pretrain("simclr", "digits", out=tmp_path / "d", steps=1, device="cpu").encoder,
+            "digits",
+            against=[again],
+        )
+
+
 def test_the_split_is_disjoint_stratified_and_the_same_for_all() -> None:
     source = hw.open("digits")
     pool, test = split(source, 0.28, 0)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from headwater.api.encoders import Pretrained
 from headwater.api.recipe import kit_for
 from headwater.api.verdict import Budget, Row, row
+from headwater.core.errors import RequestError, WorkError
 from headwater.core.rng import mix
 from headwater.core.types import Graph, Ragged
 from headwater.core.verbs import Encoder
@@ -125,6 +126,21 @@ def pca(task: Task, pretrained: Pretrained, seed: int) -> tuple[str, tuple[Array
 
 def random(task: Task, pretrained: Pretrained, seed: int) -> tuple[str, tuple[Array, Array]]:
     return "untrained encoder", encode(task, untrained(pretrained, seed), pretrained)
+
+
+def public(task: Task, other: Pretrained, source: Source, title: str) -> tuple[Array, Array]:
+    """What another encoder says of the very same items, found by their names in `source`, which is read as it wants.
+    Raises RequestError where it reads another modality, WorkError where it cannot read all of them."""
+    if source.modalities != task.pool.modalities:
+        raise RequestError(
+            f"{title} reads {', '.join(source.modalities)} and the encoder beside it {', '.join(task.pool.modalities)}."
+        )
+    at = {source.id(i): i for i in range(len(source))}
+    both = [Subset(source, [at[part.id(i)] for i in range(len(part))]) for part in (task.pool, task.test)]
+    made = [readable(part, other, task.device, task.workers)[1] for part in both]
+    if lost := sum(len(part) - len(said) for part, said in zip(both, made, strict=True)):
+        raise WorkError(f"{title} cannot read {lost} of the items that the encoder beside it reads.")
+    return made[0], made[1]
 
 
 def untrained(pretrained: Pretrained, seed: int) -> Encoder:

@@ -1,7 +1,7 @@
 """`hw.evaluate`: did pre-training help on this data? The same test items, the same label draws, honest rivals.
 
-Rivals: the raw values, their principal components, the same network untrained, and the same network trained from
-scratch on just those labels. Every one meets the same draws, so differences are paired.
+Rivals: the raw values, their principal components, the same network untrained, the same network trained from scratch on
+just those labels, and encoders that are at hand already. Every one meets the same draws, so differences are paired.
 """
 
 import time
@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from headwater.api import contenders, run
 from headwater.api.contenders import BASELINES, Array, Task
 from headwater.api.device import pick_device
-from headwater.api.encoders import Pretrained, conformed, load
+from headwater.api.encoders import Pretrained, conformed, load, suited
 from headwater.api.verdict import OURS, Budget, Row, row, verdict
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import mix
@@ -37,6 +37,7 @@ def evaluate(
     labels: str | None = None,
     labels_per_class: Sequence[Budget] = (1, 5, 10, "all"),
     baselines: Sequence[str] = BASELINES,
+    against: Sequence[Any] = (),
     draws: int = 5,
     test: float = 0.28,
     seed: int | None = None,
@@ -47,6 +48,7 @@ def evaluate(
     """Measure an encoder on labelled data at several label budgets, against `baselines` (raw, pca, random, scratch).
 
     encoder   a Pretrained, or the path of a run or encoder folder
+    against   other encoders, such as public ones (hf:CHECKPOINT), each of which prepares samples as it learned to
     test      the share of items tested on; split by `seed`, which is the run's own unless given, so that items a run
               held out are the ones tested on
 
@@ -54,13 +56,15 @@ def evaluate(
     verdict in words. An encoder loaded from a run folder has it written there, and the report drawn anew.
     """
     pretrained = encoder if isinstance(encoder, Pretrained) else load(encoder)
+    public = _named(against)
     for name in baselines:
         if name not in BASELINES:
             raise unknown("baseline", name, BASELINES)
     provenance = pretrained.card.provenance
     seed = int(provenance.get("seed", 0)) if seed is None else seed
     held = float(provenance.get("holdout", 0.0))
-    source = labelled(open_data(data, labels=labels), pretrained)
+    opened = open_data(data, labels=labels)
+    source = labelled(opened, pretrained)
     where = pick_device(device)
     # pairs are split as pairs, as pre-training splits them
     parts = [part.only(pretrained.modality) for part in split(source, held or test, seed)]
@@ -72,6 +76,8 @@ def evaluate(
         if name in made_by:
             title, made = made_by[name](task, pretrained, seed)
             task.features[title] = made
+    for title, other in public.items():
+        task.features[title] = contenders.public(task, other, suited(opened, other), title)
     task.features[OURS] = pool_said, test_said
     rows = list(_probe_all(task, seed, progress))
     if "scratch" in baselines and not task.regression:
@@ -92,12 +98,20 @@ def evaluate(
         "budgets": list(task.draws),
         "draws": draws,
         "rows": rows,
-        "verdict": verdict(rows, list(task.draws)),
+        "verdict": verdict(rows, list(task.draws), list(public)),
     }
     if progress is not None:
         progress.end()
     _record(pretrained, result)
     return result
+
+
+def _named(encoders: Sequence[Any]) -> dict[str, Pretrained]:
+    """Encoders by what the user calls them. Raises RequestError where two are called the same."""
+    named = {str(e.path if isinstance(e, Pretrained) else e): e for e in encoders}
+    if len(named) < len(encoders):
+        raise RequestError(f"Encoders to measure against are each given once; got {', '.join(map(str, encoders))}.")
+    return {name: e if isinstance(e, Pretrained) else load(e) for name, e in named.items()}
 
 
 def labelled(source: Source, pretrained: Pretrained) -> Source:

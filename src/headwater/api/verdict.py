@@ -1,6 +1,6 @@
 """From measured accuracies to intervals, and from those to a verdict in words."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,46 +38,60 @@ def interval(values: Sequence[float], n_test: int) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def verdict(rows: Sequence[dict[str, Any]], budgets: Sequence[Budget]) -> dict[str, Any]:
-    """Whether pre-training helped, budget by budget: ours against the best rival, in words with the numbers."""
-    better, worse, words = [], [], []
+def verdict(rows: Sequence[Row], budgets: Sequence[Budget], public: Sequence[str] = ()) -> dict[str, Any]:
+    """Whether pre-training helped, budget by budget, in words with the numbers: ours against the best of what needs none, and
+    against each `public` encoder. `helped` is True where ours is better than all these at some budget and worse at none, False
+    where the reverse holds of any, else None."""
+    levels, sentences = list[bool | None](), list[str]()
+    better, worse, words = _beside(rows, budgets, {r["features"] for r in rows} - {OURS, *public})
+    if words:
+        levels.append(True if better and not worse else False if worse and not better else None)
+        everywhere, early = len(better) == len(words), budgets[0] in better
+        helped = "" if everywhere else " where labels are few" if early else " in part"
+        lead = {
+            True: f"Pre-training helped{helped}",
+            False: "Pre-training did not help: do not pre-train on this data with this recipe",
+            None: "Pre-training helped at some budgets and hurt at others"
+            if better
+            else "Pre-training made no clear difference",
+        }
+        sentences.append(f"{lead[levels[-1]]}: {'; '.join(words)}.")
+    for name in public:
+        better, worse, words = _beside(rows, budgets, {name})
+        levels.append(True if better and not worse else False if worse and not better else None)
+        lead = {
+            True: f"It is better than {name}",
+            False: f"Do not pre-train, take {name}",
+            None: f"It is better than {name} at some budgets and worse at others"
+            if better
+            else f"There is no clear difference from {name}, which is at hand already",
+        }
+        sentences.append(f"{lead[levels[-1]]}: {'; '.join(words)}.")
+    if not levels:
+        return {"helped": None, "words": "No rival was measured, so nothing can be said."}
+    return {"helped": False if False in levels else True if all(levels) else None, "words": " ".join(sentences)}
+
+
+def _beside(
+    rows: Sequence[Row], budgets: Sequence[Budget], rivals: Collection[str]
+) -> tuple[list[Budget], list[Budget], list[str]]:
+    """The budgets at which ours is better than the best of the rivals, those at which it is worse, and what to say of each."""
+    better, worse, words = list[Budget](), list[Budget](), list[str]()
     for budget in budgets:
         here = [r for r in rows if r["budget"] == budget]
         ours = max((r for r in here if r["features"] == OURS), key=lambda r: r["mean"])
-        rivals = [r for r in here if r["features"] != OURS]
-        if not rivals:
+        best = max((r for r in here if r["features"] in rivals), key=lambda r: r["mean"], default=None)
+        if best is None:
             continue
-        rival = max(rivals, key=lambda r: r["mean"])
-        low, high = _difference(ours, rival)
+        low, high = _difference(ours, best)
         sign = "better" if low > 0 else "worse" if high < 0 else "no different"
         better += [budget] if low > 0 else []
         worse += [budget] if high < 0 else []
         words.append(
             f"at {budget} label{'s' if budget != 1 else ''}{' per class' if budget != 'all' else ''} {sign} "
-            f"({_percent(ours['mean'])} against {_percent(rival['mean'])} by {rival['features']}, {rival['probe']})"
+            f"({_percent(ours['mean'])} against {_percent(best['mean'])} by {best['features']}, {best['probe']})"
         )
-    if not words:
-        return {"helped": None, "words": "No rival was measured, so nothing can be said."}
-    if better and not worse:
-        lead = (
-            "Pre-training helped"
-            if len(better) == len(words)
-            else "Pre-training helped where labels are few"
-            if budgets[0] in better
-            else "Pre-training helped in part"
-        )
-    elif worse and not better:
-        lead = "Pre-training did not help: do not pre-train on this data with this recipe"
-    else:
-        lead = (
-            "Pre-training made no clear difference"
-            if not better
-            else "Pre-training helped at some budgets and hurt at others"
-        )
-    return {
-        "helped": True if better and not worse else False if worse and not better else None,
-        "words": f"{lead}: {'; '.join(words)}.",
-    }
+    return better, worse, words
 
 
 def _difference(ours: dict[str, Any], rival: dict[str, Any]) -> tuple[float, float]:

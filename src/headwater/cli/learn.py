@@ -189,6 +189,10 @@ def evaluate(
     read: Read = None,
     labels_per_class: Annotated[str, typer.Option(help="Label budgets, separated by commas.")] = "1,5,10,all",
     baselines: Annotated[str, typer.Option(help="Of raw, pca, random and scratch.")] = "raw,pca,random,scratch",
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="Another encoder, such as a public one (hf:CHECKPOINT). Repeat for more."),
+    ] = None,
     draws: Annotated[int, typer.Option(help="Label draws per budget.", min=1)] = 5,
     test: Annotated[
         float, typer.Option(help="Share to test on, unless the run held out its own.", min=0.01, max=0.9)
@@ -200,7 +204,11 @@ def evaluate(
 ) -> None:
     """Say whether pre-training helped on this data: few labels, many labels, and against what.
 
-    Example: headwater evaluate --encoder runs/photos --data photos/ --labels photos.csv
+    Examples:
+
+    headwater evaluate --encoder runs/photos --data photos/ --labels photos.csv
+
+    headwater evaluate --encoder runs/photos --data photos/ --labels photos.csv --against hf:checkpoints/dinov2
     """
     from headwater.api.evaluate import evaluate as work
 
@@ -211,6 +219,7 @@ def evaluate(
         labels=labels,
         labels_per_class=shown.budgets(labels_per_class),
         baselines=[b for b in baselines.split(",") if b],
+        against=against or (),
         draws=draws,
         test=test,
         seed=seed,

@@ -12,7 +12,7 @@ from headwater.core.types import Input, Tokens
 
 
 class Normalise(nn.Module):
-    """(x - mean) / std per channel (the second axis); uint8 becomes [0, 1] first."""
+    """(x - mean) / std per channel (the second axis); uint8 becomes [0, 1] first. A grey picture has all three colours alike."""
 
     mean: Tensor
     std: Tensor
@@ -27,8 +27,9 @@ class Normalise(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
-    def forward(self, x: Shaped[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
-        if x.shape[1] != len(self.mean):
+    def forward(self, x: Shaped[Tensor, "b c ..."]) -> Float[Tensor, "b channels ..."]:
+        grey = x.ndim == 4 and x.shape[1] == 1 and len(self.mean) == 3
+        if x.shape[1] != len(self.mean) and not grey:
             raise RequestError(
                 f"The encoder was made for {len(self.mean)} channels, the input has {x.shape[1]} (shape {tuple(x.shape)})."
             )
