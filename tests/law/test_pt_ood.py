@@ -111,6 +111,19 @@ def test_the_rate_of_false_alarms_is_kept_on_new_samples(rate: float) -> None:
     assert rate * 0.7 < np.mean(alarms) <= rate * 1.1  # the promise is one on average: the mean of 60 deviates by 3 %
 
 
+@pytest.mark.parametrize("by", SCORES)
+def test_fitting_and_judging_at_once_hears_the_labels_and_the_sample_at_the_threshold_is_familiar(
+    digits: list[np.ndarray], by: str
+) -> None:
+    x, y, *_ = digits
+    at_once = FamiliarityScore(by=by).fit_predict(x, y)
+    found = FamiliarityScore(by=by).fit(x, y)
+    np.testing.assert_array_equal(at_once, [found.predict(row[None])[0] for row in x])  # rounded otherwise one by one
+    aside = np.setdiff1d(np.arange(len(x)), rest(x))
+    assert np.mean(at_once[aside] == -1) < found.promised_
+    assert found.decision_function(x[aside]).min() < 0
+
+
 def test_few_samples_promise_what_they_can() -> None:
     found = FamiliarityScore(calibrate=0.5).fit(np.random.default_rng(0).normal(size=(18, 3)))
     assert found.promised_ == pytest.approx(0.1)
@@ -118,7 +131,7 @@ def test_few_samples_promise_what_they_can() -> None:
 
 def test_bad_requests_are_refused(digits: list[np.ndarray]) -> None:
     x, y, _, _ = digits
-    with pytest.raises(RequestError, match="'energy' is that of a classifier and needs labels"):
+    with pytest.raises(RequestError, match="by 'energy' requires y to be passed"):
         FamiliarityScore(by="energy").fit(x)
     with pytest.raises(RequestError, match="Did you mean mahalanobis"):
         FamiliarityScore(by="mahalanobi").fit(x, y)

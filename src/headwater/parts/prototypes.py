@@ -35,6 +35,18 @@ def within(x: Float[Tensor, "n d"], y: Int[Tensor, " n"], means: Float[Tensor, "
     return out
 
 
+def whitened(x: NDArray[np.float64], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The means of the classes [c d], and a map [d r] after which the covariance that they share is the identity; directions
+    along which nothing varies are left out of it."""
+    names, codes = np.unique(y, return_inverse=True)
+    sums, counts = class_sums(torch.from_numpy(x), torch.from_numpy(codes), len(names))
+    means = (sums / counts[:, None]).numpy()
+    away = x - means[codes]
+    value, axes = np.linalg.eigh(away.T @ away / len(x))
+    kept = value > 1e-10 * value[-1]
+    return means, axes[:, kept] / np.sqrt(value[kept])
+
+
 def merged(seen: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
     """The sorted union of two sets of labels. Raises RequestError where one holds text and the other numbers."""
     if (seen.dtype.kind in "biuf") != (new.dtype.kind in "biuf"):

@@ -25,7 +25,7 @@ from headwater.methods.assess import linear_probe
 from headwater.parts.arrays import shared
 from headwater.parts.conformal import threshold
 from headwater.parts.neighbours import nearest
-from headwater.parts.prototypes import class_sums
+from headwater.parts.prototypes import whitened
 
 PAPER = Paper(
     title="Can Pre-trained Networks Detect Familiar Out-of-Distribution Data?",
@@ -48,7 +48,8 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     calibrate     the share of the samples kept aside for the threshold; they serve nothing else
 
     Learned: `offset_`, the threshold on the score, and `promised_`, the rate of false alarms that it promises (see
-    `parts.conformal`). Raises RequestError for a score that needs labels without them, or a value out of range.
+    `parts.conformal`). Raises RequestError for a score that needs labels without them, or a value out of range: by any score
+    but knn, scikit-learn's check_outliers_train and check_outliers_fit_predict, which give no labels, are refused.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         if self.by == "knn":
             X, labels = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2), None
         elif y is None:
-            raise RequestError(f"The score {self.by!r} is that of a classifier and needs labels; knn needs none.")
+            told = "requires y to be passed, but the target y is None"  # scikit-learn's words
+            raise RequestError(f"FamiliarityScore by {self.by!r} {told}: it needs labels; knn needs none.")
         else:
             X, labels = validate_data(self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2)
         order = np.random.default_rng(self.random_state).permutation(len(X))
@@ -77,11 +79,15 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         if labels is None:
             self.known_ = torch.tensor(X[rest])
         elif self.by == "mahalanobis":
-            self._spread(X[rest].astype(np.float64), labels[rest])
+            self.means_, self.whiten_ = whitened(X[rest].astype(np.float64), labels[rest])
         else:
             self._classify(X[rest].astype(np.float64), labels[rest])
         self.offset_, self.promised_ = threshold(self._score(X[aside]), self.false_alarms)
         return self
+
+    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
+        """Fits, and says what of the same samples is familiar: 1, or -1."""
+        return self.fit(X, y).predict(X)
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Higher is more familiar (n,)."""
@@ -90,8 +96,7 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """The score less the threshold: negative for outliers."""
-        scores = self.score_samples(X)
-        return scores - self.offset_
+        return np.asarray(self.score_samples(X) - self.offset_)
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """1 for what is familiar, -1 for outliers."""
@@ -120,27 +125,21 @@ class FamiliarityScore(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _classify(self, X: NDArray[np.float64], y: NDArray[Any]) -> None:
         probe = linear_probe.LinearProbe().fit(X, y)
-        two = len(probe.classes_) == 2  # one logit stands for the difference
         rows = np.column_stack([probe.coef_, probe.intercept_])
-        rows = np.concatenate([0 * rows, rows]) if two else rows
+        rows = rows if len(rows) > 1 else np.concatenate([0 * rows, rows])  # one logit stands for the difference of two
         rows = rows - rows.mean(0)  # what all classes share is no part of the optimum, and would shift the energy
         self.coef_, self.intercept_ = rows[:, :-1], rows[:, -1]
         if self.by == "vim":
             self.origin_ = -np.linalg.pinv(self.coef_, rcond=1e-6) @ self.intercept_
             _, axes = np.linalg.eigh((X - self.origin_).T @ (X - self.origin_))  # the longest last
             self.rest_ = axes[:, : X.shape[1] - (X.shape[1] // 2 if self.axes is None else self.axes)]
-            self.alpha_ = float(
-                (X @ self.coef_.T + self.intercept_).max(1).mean() / max(self._residual(X).mean(), 1e-12)
-            )
+            largest = (X @ self.coef_.T + self.intercept_).max(1).mean()
+            self.alpha_ = float(largest / max(self._residual(X).mean(), 1e-12))
 
-    def _spread(self, X: NDArray[np.float64], y: NDArray[Any]) -> None:
-        names, codes = np.unique(y, return_inverse=True)
-        sums, counts = class_sums(torch.from_numpy(X), torch.from_numpy(codes), len(names))
-        self.means_ = (sums / counts[:, None]).numpy()
-        away = X - self.means_[codes]
-        value, axes = np.linalg.eigh(away.T @ away / len(X))
-        kept = value > 1e-10 * value[-1]  # along the others nothing was seen to vary
-        self.whiten_ = axes[:, kept] / np.sqrt(value[kept])
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.by != "knn"
+        return tags
 
     def _check(self) -> None:
         if self.by not in SCORES:
