@@ -141,7 +141,8 @@ def batch(b: int = 8, seed: int = 1) -> Batch:
         "audio": 0.1 * torch.randn(b, 1, 800, generator=g),
         "video": torch.rand(b, 3, 8, 16, 16, generator=g),
     }
-    return Batch(x=x, y=torch.arange(b) % 4, annotations=marks(b, g))
+    marked = marks(b, g)
+    return Batch(x=x, y=torch.arange(b) % 4, annotations=marked, targets=torch.randn(b, 5, generator=g))
 
 
 def marks(b: int, g: torch.Generator) -> Annotations:

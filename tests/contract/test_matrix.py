@@ -21,6 +21,7 @@ from headwater.core.errors import RequestError
 from headwater.core.types import Batch
 from headwater.core.verbs import Method
 from headwater.data import open as open_data
+from headwater.data.array import from_arrays
 from headwater.data.captioned import Captioned
 from headwater.data.generated import TWINS
 from headwater.data.loader import Loader
@@ -43,6 +44,11 @@ ITEMS, ROWS, STEPS = 32, 8, 30
 def data(modality: str, method: type[Method]) -> Source:
     if method.boxes and modality == "image":
         return Subset(open_data("shapes-boxes"), np.arange(ITEMS))
+    if method.regresses and modality == "image":
+        pictures = items(modality, ()).tensors
+        assert pictures is not None
+        vectors = torch.randn(ITEMS, 5, generator=torch.Generator().manual_seed(0))
+        return from_arrays(pictures[modality], None, "pictures with vectors", targets=vectors)
     pair = method.modalities if modality in method.modalities else (modality, "text")
     return items(modality, pair if method.together > 1 else ())
 

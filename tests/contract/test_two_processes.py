@@ -24,7 +24,8 @@ def half(batch: Batch, rank: int) -> Batch:
     marks = batch.annotations
     assert marks is not None
     cut = Annotations(marks.boxes[rows], marks.classes[rows])
-    return Batch({m: small.some(x, rows) for m, x in batch.x.items()}, None if batch.y is None else batch.y[rows], cut)
+    y, targets = (None if v is None else v[rows] for v in (batch.y, batch.targets))
+    return Batch({m: small.some(x, rows) for m, x in batch.x.items()}, y, cut, targets=targets)
 
 
 def one_rank(rank: int, port: int, out: str) -> None:

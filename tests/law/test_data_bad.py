@@ -138,6 +138,15 @@ def test_arrays(tmp_path):
     refused("cannot be read.*allow_pickle=False", tmp_path / "o.npz")
     np.savez(tmp_path / "ab.npz", a=np.zeros((2, 2)), b=np.zeros(2))
     refused("holds a, b; x, and y for labels", tmp_path / "ab.npz")
+    for targets, told in (
+        (np.zeros(3), r"float64 of shape \(3,\); a vector of numbers per sample is expected: \(3, d\)"),
+        (np.zeros((2, 4)), r"shape \(2, 4\)"),
+        (np.zeros((3, 0)), r"shape \(3, 0\)"),
+        (np.array([["a"]] * 3), "<U1"),
+        (np.array([[0.0], [np.inf], [0.0]]), "hold NaN or infinity"),
+    ):
+        np.savez(tmp_path / "t.npz", x=np.zeros((3, 2)), targets=targets)
+        refused(f"The targets of t.npz .*{told}", tmp_path / "t.npz")
     whole = (np.save(tmp_path / "w.npy", np.zeros((40, 4))), (tmp_path / "w.npy").read_bytes())[1]
     refused("cannot be read", put(tmp_path / "half.npy", whole[:500]))
 

@@ -18,7 +18,8 @@ from PIL import Image
 from headwater.core.errors import RequestError, Unreadable
 from headwater.data import builtins, encoding, open
 from headwater.data.image import decode
-from headwater.data.source import content
+from headwater.data.loader import Loader
+from headwater.data.source import Subset, content
 
 
 @pytest.fixture(autouse=True)
@@ -351,6 +352,13 @@ def test_array_files(tmp_path, monkeypatch):
     mapped = open(tmp_path / "s.npy")
     assert mapped.tensors is None
     assert torch.equal(mapped.read(3)["series"], small.read(3)["series"])
+    vectors = np.arange(10.0).reshape(5, 2)
+    np.savez(tmp_path / "t.npz", x=series, targets=vectors)
+    aimed = open(tmp_path / "t.npz")
+    assert aimed.targets is not None and aimed.labels is None and aimed.spec["series"]["targets"] == 2
+    assert aimed.fingerprint != open(series).fingerprint and "target vector of 2 numbers" in aimed.notes[0]
+    batch = next(Loader(Subset(aimed, [3, 1]), 2)(0))
+    assert sorted(batch.targets.tolist()) == vectors[[1, 3]].tolist() and batch.to("cpu").targets is not None
     pair = open(tmp_path / "s.npz")
     assert pair.classes == ("1", "2")
     assert torch.equal(pair.read(4)["series"], small.read(4)["series"])

@@ -1,4 +1,7 @@
-"""KRR-ST: the closed form is kernel ridge regression, gradients go to samples and vectors alone, networks are replaced."""
+"""KRR-ST: the closed form is kernel ridge regression, gradients go to samples and vectors alone, networks are
+replaced; pre-training regresses the vectors on the samples, with nothing random."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +12,12 @@ from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
-from headwater.methods.curate.krr_st import KRRST, SMALL, outer, ridge, student
+from headwater.core.types import Batch
+from headwater.core.verbs import Method
+from headwater.methods.curate.krr_st import QUICK, TINY, Distillation
+from headwater.parts.kernel_ridge import outer, ridge
 from headwater.parts.netpool import Lesson, NetPool, Student, descend, seeded
+from tests import small
 
 G = torch.Generator().manual_seed(0)
 X, Y = torch.rand(6, 1, 8, 8, generator=G), torch.randn(6, 3, generator=G)
@@ -111,13 +118,15 @@ def test_the_rate_falls_in_a_line_to_a_thousandth() -> None:
     np.testing.assert_allclose(taken, 0.1 * (1 - 0.999 * np.arange(11) / 10), rtol=0.05)
 
 
-def test_what_is_distilled_predicts_better_and_a_student_learns_it() -> None:
+def test_what_is_distilled_predicts_better() -> None:
     g = torch.Generator().manual_seed(1)
     mix = torch.randn(64, 5, generator=g) / 8
     real = torch.rand(400, 64, generator=g)
     truth = torch.tanh(2 * real @ mix)
     truth = (truth - truth.mean(0)) / truth.std(0)
-    method = KRRST(widths=(32,), pool=3, limit=10, inner_rate=0.02, steps=150, batch=128, rate=2e-2, regular=1e-3)
+    method = Distillation(
+        widths=(32,), pool=3, limit=10, inner_rate=0.02, steps=150, batch=128, rate=2e-2, regular=1e-3
+    )
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
         at = Rng(step).randint(300, 128)
@@ -130,14 +139,52 @@ def test_what_is_distilled_predicts_better_and_a_student_learns_it() -> None:
     assert ours < 0.9 * theirs
     still, _ = method.distil(real[:10], truth[:10], batches, Rng(0), images=False)
     assert torch.equal(still, real[:10]) and not torch.equal(x, real[:10])
-    fresh = Student((64,), (32,), 5)
-    errors = student(fresh, x, y, 200)
-    assert errors[-1] < 0.2 * errors[0]
+
+
+def learner() -> Method:
+    torch.manual_seed(0)
+    method: Method = TINY.build({"image": small.convnet()})
+    return method
+
+
+def test_pre_training_is_the_mean_squared_error_on_the_samples_as_they_are() -> None:
+    method, batch = learner(), small.batch()
+    loss = method.loss(batch, small.step()).value
+    features = method.encoders()["image"](batch.x["image"]).pooled
+    assert isinstance(method.head, torch.nn.Linear) and batch.targets is not None
+    torch.testing.assert_close(loss, (method.head(features) - batch.targets).square().mean())
+    outside = torch.full((2, 3, 16, 16), 3.0) * torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)  # samples are not clamped
+    assert torch.equal(TINY.view(outside, Rng(0)), outside)
+
+
+def test_no_randomness_enters_and_the_order_of_the_samples_does_not_matter() -> None:
+    def stepped(seed: int, order: Tensor) -> tuple[Tensor, list[Tensor]]:
+        method, batch = learner(), small.batch()
+        assert batch.targets is not None
+        pictures = batch.x["image"]
+        assert isinstance(pictures, Tensor)
+        loss = method.loss(Batch({"image": pictures[order]}, targets=batch.targets[order]), small.step(seed)).value
+        loss.backward()
+        return loss.detach(), [p.grad for p in method.parameters() if p.grad is not None]
+
+    same, turned = torch.arange(8), torch.tensor([5, 2, 7, 0, 1, 6, 4, 3])
+    first, again, other = stepped(1, same), stepped(9, same), stepped(1, turned)
+    assert torch.equal(first[0], again[0]) and all(torch.equal(a, b) for a, b in zip(first[1], again[1], strict=True))
+    torch.testing.assert_close(first[0], other[0])
+    torch.testing.assert_close(first[1], other[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_head_is_dropped_and_samples_without_vectors_are_refused() -> None:
+    method = learner()
+    assert [*method.encoders()] == ["image"] and method.encoders()["image"].dim == 16
+    assert not [n for n, _ in method.encoders()["image"].named_parameters() if "head" in n]
+    with pytest.raises(RequestError, match="these samples have none"):
+        method.loss(replace(small.batch(), targets=None), small.step())
 
 
 def test_bad_settings() -> None:
     with pytest.raises(RequestError, match="of 1 or more"):
-        KRRST(pool=0)
+        Distillation(pool=0)
     with pytest.raises(RequestError, match="above 0"):
-        KRRST(regular=0.0)
-    assert SMALL.steps < KRRST().steps == 160_000
+        Distillation(regular=0.0)
+    assert QUICK.steps < Distillation().steps == 160_000

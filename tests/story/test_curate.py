@@ -184,13 +184,26 @@ def test_a_few_samples_are_made_and_learned_from(capsys: Capture, tmp_path: Path
     assert said.json["kept"] == 12 and 0 < said.json["error"] < 5
     with np.load(tmp_path / "few/distilled.npz", allow_pickle=False) as file:
         x, targets = file["x"], file["targets"]
-    assert x.shape == (12, 1, 8, 8) and targets.shape == (12, hw.load(tmp_path / "run").dim)
+        mean, std = file["mean"], file["std"]
+    assert x.shape == (12, 1, 8, 8) and targets.shape == (12, hw.load(tmp_path / "run").dim) == (12, *mean.shape)
+    vectors = hw.embed(tmp_path / "run", "digits")
+    np.testing.assert_allclose(mean, vectors.mean(0), atol=0.1 * vectors.std())
+    np.testing.assert_allclose(std, vectors.std(0), rtol=0.2, atol=1e-3)
     for form in ("few", "few/distilled.npz"):
         source = hw.open(tmp_path / form)
         assert len(source) == 12
         np.testing.assert_array_equal(source.read(3)["image"], x[3])
-    run = hw.pretrain("mae", tmp_path / "few", out=tmp_path / "learned", steps=2, batch_size=4, device="cpu")
-    assert run.outcome.done and "samples made from 1,797 items" in (tmp_path / "few/report.html").read_text()
+        np.testing.assert_array_equal(source.targets, targets)
+    assert "samples made from 1,797 items" in (tmp_path / "few/report.html").read_text()
+    run = hw.pretrain("mae", tmp_path / "few", out=tmp_path / "mae", steps=2, batch_size=4, device="cpu")
+    assert run.outcome.done  # what needs no vectors takes the pictures alone
+    words = ("pretrain", "krr-st", "-d", tmp_path / "few", "-o", tmp_path / "learned", "--steps", 40, "--device", "cpu")
+    learned = headwater(capsys, *words, "--json")
+    assert learned.code == 0, learned.err
+    losses = [json.loads(line) for line in (tmp_path / "learned/metrics.jsonl").read_text().splitlines()]
+    errors = [line["loss"] for line in losses if "loss" in line]
+    assert errors[-1] < errors[0]
+    assert hw.embed(tmp_path / "learned", "digits").shape == (1797, hw.load(tmp_path / "learned").dim)
     again = headwater(capsys, *base, "--keep", 12, "-o", tmp_path / "again", "--json")
     assert again.json["error"] == said.json["error"]
     for told, words in (
@@ -199,6 +212,8 @@ def test_a_few_samples_are_made_and_learned_from(capsys: Capture, tmp_path: Path
         ("krr-st needs a teacher", ("curate", "krr-st", "-d", "digits", "--keep", 5)),
         ("krr-st needs a teacher", base),
         ("a target says nothing", (*base, "--keep", 5, "--target", "digits")),
+        ("KRRST learns from samples that come with target vectors", ("pretrain", "krr-st", "-d", "digits")),
+        ("KRRST learns from images; this data holds series", ("pretrain", "krr-st", "-d", "waves")),
     ):
         said = headwater(capsys, *words, "-o", tmp_path / "x")
         assert said.code == 2 and told in said.err, said.err

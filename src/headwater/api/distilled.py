@@ -27,7 +27,7 @@ from headwater.data.loader import Loader
 from headwater.data.source import Source, Subset
 from headwater.engine.artefact import versions
 from headwater.engine.log import Progress
-from headwater.methods.curate.krr_st import KRRST, SMALL
+from headwater.methods.curate.krr_st import QUICK, Distillation
 from headwater.parts.views.compose import View
 from headwater.report.curation import PICTURE, Story, render
 from headwater.report.pictures import views_picture
@@ -80,7 +80,8 @@ def distilled(
 ) -> Curated:
     """`keep` samples made from the pictures of `data` with `encoder` as the teacher; `hw.curate("krr-st", ...)`.
 
-    `out` gets distilled.npz with `x` [m c h w] and `targets` [m d], in the teacher's own units, and a manifest of it.
+    `out` gets distilled.npz, which `pretrain("krr-st", ...)` learns from, and a manifest of it: `x` [m c h w] and `targets`
+    [m d], which are the teacher's vectors less their `mean`, in units of their `std`, over the data.
     """
     if encoder is None or keep is None:
         raise RequestError("krr-st needs a teacher (encoder) and the number of samples to make (keep).")
@@ -90,7 +91,7 @@ def distilled(
         raise RequestError(f"krr-st distils pictures; the encoder reads {pretrained.modality}.")
     size = budget_of(keep, len(source))
     assert size is not None
-    method: KRRST = override(SMALL if len(source) < FEW else KRRST(), set)
+    method: Distillation = override(QUICK if len(source) < FEW else Distillation(), set)
     order = np.random.default_rng(mix(seed, "held")).permutation(len(source))
     held, rest = np.split(order, [min(HELD, max(1, len(source) // 5))])
     if size > len(rest):
@@ -130,11 +131,13 @@ def distilled(
         "seconds": round(time.monotonic() - started, 2),
         "versions": versions(),
     }
-    targets = (y * teacher.std + teacher.mean).cpu()
-    if folder is not None:
-        _write(folder, x.cpu(), targets, first.cpu(), told)
-        return Curated(np.zeros(0, np.int64), open_data(folder), told, folder)
-    return Curated(np.zeros(0, np.int64), from_arrays(x.cpu(), None, f"{source.name}, distilled"), told)
+    none = np.zeros(0, np.int64)
+    if folder is None:
+        return Curated(none, from_arrays(x.cpu(), None, f"{source.name}, distilled", targets=y.cpu()), told)
+    made = {"x": x, "targets": y, "mean": teacher.mean, "std": teacher.std}
+    np.savez(folder / FILE, **{name: values.cpu().numpy() for name, values in made.items()})
+    _write(folder, x.cpu(), first.cpu(), told)
+    return Curated(none, open_data(folder), told, folder)
 
 
 def _teacher(pretrained: Pretrained, some: Source, where: torch.device, workers: int) -> tuple[Teacher, View]:
@@ -157,8 +160,7 @@ def _teller(progress: Progress | None) -> Any:
     return tell
 
 
-def _write(folder: Path, x: Tensor, targets: Tensor, first: Tensor, told: dict[str, Any]) -> None:
-    np.savez(folder / FILE, x=x.numpy(), targets=targets.numpy())
+def _write(folder: Path, x: Tensor, first: Tensor, told: dict[str, Any]) -> None:
     at = str((folder / FILE).absolute())
     ids = [str(i) for i in range(len(x))]
     table = pa.table({"position": pa.array(np.arange(len(x))), "id": ids, "path": [at] * len(x)})

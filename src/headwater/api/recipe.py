@@ -68,6 +68,14 @@ def recipe_for(
                 f"{module.__name__.rsplit('.', 1)[-1]} learns from labels; this data has {n_classes} classes."
             )
         config = replace(config, classes=n_classes)
+    if method.regresses:
+        widths = [f["targets"] for f in spec.values() if "targets" in f]
+        if not widths:
+            raise RequestError(
+                f"{method.__name__} learns from samples that come with target vectors, as those of `headwater curate krr-st` "
+                "do; this data has none."
+            )
+        config = replace(config, targets=widths[0])
     if getattr(config, "horizon", 0) and "series" in facts:
         config, facts["series"] = forecasting(config, facts["series"])
     encoders = {m: named(encoder or beginning(method, m, f), m, f) for m, f in facts.items()}

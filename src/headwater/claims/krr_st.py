@@ -6,10 +6,10 @@ from sklearn.model_selection import train_test_split
 
 from headwater.api.reproduce import Claim, Pair
 from headwater.core.rng import Rng, mix
-from headwater.methods.curate.krr_st import KRRST
+from headwater.methods.curate.krr_st import Distillation
 
 SAMPLES, WIDTH = 20, 16
-METHOD = KRRST(  # networks replaced early: the error is measured with fresh ones
+METHOD = Distillation(  # networks replaced early: the error is measured with fresh ones
     widths=(128, 128), pool=5, limit=20, inner_rate=0.02, steps=400, batch=256, rate=2e-2, regular=1e-3, augment=False
 )
 

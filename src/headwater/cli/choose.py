@@ -53,6 +53,8 @@ def curate(
 
     headwater curate krr-st --data photos/ --encoder runs/photos --keep 1000 --out runs/few
 
+    headwater pretrain krr-st --data runs/few --out runs/from-few
+
     headwater pretrain mae --data runs/photos-even --out runs/photos
     """
     from headwater.api.curate import curate as work
@@ -92,7 +94,8 @@ def _show(made: dict[str, Any]) -> None:
         print(
             f"{made['kept']:,} samples made from {made['pool']:,} of {made['name']} in {made['seconds']:.1f} s: {told}."
         )
-        print(f"Samples: {made['out']}/distilled.npz    Page: {made['out']}/report.html")
+        print(f"Samples: {made['out']}    Page: {made['out']}/report.html")
+        print(f"Next: headwater pretrain krr-st --data {made['out']} --out RUN")
         return
     print(f"{made['kept']:,} of {made['pool']:,} items of {made['name']} kept in {made['seconds']:.1f} s.")
     print(f"Manifest: {made['out']}    Page: {made['out']}/report.html")

@@ -74,21 +74,22 @@ class Annotations:
 @dataclass(frozen=True)
 class Batch:
     """Samples of one or more modalities; everything has the same first axis: labels `y`, if any, what is marked on the
-    pictures, and which samples have each modality, where some lack one and hold zeros instead (`present`)."""
+    pictures, which samples have each modality, where some lack one and hold zeros instead (`present`), and target vectors."""
 
     x: Mapping[str, Input]
     y: Tensor | None = None
     annotations: Annotations | None = None
     present: Mapping[str, Bool[Tensor, " b"]] | None = None
+    targets: Float[Tensor, "b d"] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.x.values())))
 
     def to(self, device: torch.device | str) -> "Batch":
         x = {m: v.to(device, non_blocking=True) for m, v in self.x.items()}
-        y = None if self.y is None else self.y.to(device, non_blocking=True)
+        y, targets = (None if v is None else v.to(device, non_blocking=True) for v in (self.y, self.targets))
         present = None if self.present is None else {m: p.to(device) for m, p in self.present.items()}
-        return Batch(x, y, None if self.annotations is None else self.annotations.to(device, True), present)
+        return Batch(x, y, None if self.annotations is None else self.annotations.to(device, True), present, targets)
 
 
 def alone(x: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class Method(nn.Module, ABC):
     modalities  the only ones that it makes sense for; empty: all
     missing     it minds `Batch.present`: samples may lack a modality
     boxes       it learns from boxes that are marked on pictures (`Batch.annotations`)
+    regresses   it learns the vectors that samples come with (`Batch.targets`)
     begins      the architecture to begin with, by modality, where it is another than the modality's own, such as t5-micro;
                 `/groups` is the modality's own with another way to make tokens
 
@@ -48,6 +49,7 @@ class Method(nn.Module, ABC):
     modalities: ClassVar[tuple[str, ...]] = ()
     missing: ClassVar[bool] = False
     boxes: ClassVar[bool] = False
+    regresses: ClassVar[bool] = False
     begins: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod

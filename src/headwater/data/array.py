@@ -2,7 +2,8 @@
 
 The number of axes says what they are: [n columns] a table, [n c t] series, [n c h w] images, [n c d h w] volumes; also
 [n h w c] where the last axis is 1, 3 or 4 and the second is not. Where that is ambiguous the user names the modality:
-[n c t] may be audio and [n c n] points, [n c t h w] video. A pair (x, y) brings labels.
+[n c t] may be audio and [n c n] points, [n c t h w] video. A pair (x, y) brings labels, and `targets` [n d] in an .npz
+file a vector for each sample, which some methods learn from.
 """
 
 import functools
@@ -37,9 +38,10 @@ class Memory(Source):
         at: str = "",
         notes: tuple[str, ...] = (),
         extra: dict[str, dict[str, Any]] | None = None,
+        targets: np.ndarray | None = None,
     ) -> None:
         self.name, self.tensors, self.modalities = name, tensors, tuple(tensors)
-        self._at, self.notes, self.extra = at, notes, extra or {}
+        self._at, self.notes, self.extra, self.targets = at, notes, extra or {}, targets
         if labels is not None:
             self.labels, self.classes, self.notes = labels.values, labels.classes, notes + labels.notes
 
@@ -60,9 +62,9 @@ class Memory(Source):
     @functools.cached_property
     def fingerprint(self) -> str:
         assert self.tensors is not None
-        labels = b"" if self.labels is None else self.labels.tobytes()
+        labels, targets = (b"" if v is None else v.tobytes() for v in (self.labels, self.targets))
         parts = [p for m, x in self.tensors.items() for p in (f"{m}{tuple(x.shape)}{x.dtype}", x.numpy().tobytes())]
-        return digest(*parts, labels)
+        return digest(*parts, labels, *([targets] if targets else []))
 
 
 class Mapped(Source):
@@ -128,13 +130,18 @@ def checked(array: np.ndarray, name: str, modality: str | None = None) -> np.nda
     return array
 
 
-def from_arrays(x: Any, y: Any, name: str, at: str = "", modality: str | None = None) -> Memory:
-    """A stack of samples and, if y is not None, one label per sample."""
+def from_arrays(x: Any, y: Any, name: str, at: str = "", modality: str | None = None, targets: Any = None) -> Memory:
+    """A stack of samples and, if y is not None, one label per sample, and one vector, if targets are not None."""
     stack = checked(plain(x), name, modality)
     modality = modality or MODALITIES[stack.ndim - 1]
     values = tensor(stack, modality, channels_last(stack))
-    extra = {"series": {"gaps": bool(values.isnan().any())}} if modality == "series" else {}
-    return Memory(name, {modality: values}, labels_of(y, len(values), name), at, extra=extra)
+    facts: dict[str, Any] = {"gaps": bool(values.isnan().any())} if modality == "series" else {}
+    notes: tuple[str, ...] = ()
+    if (aims := targets_of(targets, len(values), name)) is not None:
+        facts["targets"] = aims.shape[1]
+        notes = (f"Each item comes with a target vector of {aims.shape[1]:,} numbers.",)
+    labels = labels_of(y, len(values), name)
+    return Memory(name, {modality: values}, labels, at, notes, {modality: facts} if facts else {}, aims)
 
 
 def labels_of(y: Any, n: int, name: str) -> Labels | None:
@@ -150,12 +157,26 @@ def labels_of(y: Any, n: int, name: str) -> Labels | None:
     return encode(column, f"The labels of {name}")
 
 
+def targets_of(targets: Any, n: int, name: str) -> np.ndarray | None:
+    if targets is None:
+        return None
+    found = plain(targets)
+    if found.ndim != 2 or len(found) != n or not found.shape[1] or found.dtype.kind not in "biuf":
+        raise RequestError(
+            f"The targets of {name} are {found.dtype} of shape {found.shape}; a vector of numbers per sample is expected: "
+            f"({n}, d). Labels are called y."
+        )
+    if not np.isfinite(found).all():
+        raise RequestError(f"The targets of {name} hold NaN or infinity; finite numbers are expected.")
+    return found.astype(np.float32)
+
+
 def plain(x: Any) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
 def from_file(at: str, name: str, modality: str | None = None) -> Source:
-    """A .npy file, memory-mapped if large, or an .npz file with x (and y). Nothing is unpickled."""
+    """A .npy file, memory-mapped if large, or an .npz file with x (and y, and targets). Nothing is unpickled."""
     try:
         found = np.load(at, mmap_mode="r" if at.lower().endswith("npy") else None, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -173,7 +194,8 @@ def from_file(at: str, name: str, modality: str | None = None) -> Source:
                 f"The file {at} holds {', '.join(sorted(arrays)) or 'nothing'}; x, and y for labels, are expected."
             )
         try:
-            return from_arrays(arrays[key], arrays.get("y") if key == "x" else None, name, at, modality)
+            y, targets = (arrays.get(each) if key == "x" else None for each in ("y", "targets"))
+            return from_arrays(arrays[key], y, name, at, modality, targets)
         except ValueError as error:
             if isinstance(error, RequestError):
                 raise

@@ -135,19 +135,31 @@ class Loader:
         index = torch.tensor(chosen)
         x = {m: t[index] for m, t in self.source.tensors.items()}
         if not self.source.marked:
-            return Batch(x, self._labels(chosen))
+            return self._batch(x, chosen)
         marks = [self.source.annotations(i, {m: t[k] for m, t in x.items()}) for k, i in enumerate(chosen)]
-        return Batch(x, self._labels(chosen), together(marks))
+        return self._batch(x, chosen, together(marks))
 
     def _collate(self, chosen: list[int], items: list[Item]) -> Batch:
         samples, marks = zip(*items, strict=True)
         if self.source.present is None:
             x = {m: stack([sample[m] for sample in samples]) for m in samples[0]}
-            return Batch(x, self._labels(chosen), together(marks))
+            return self._batch(x, chosen, together(marks))
         there = {m: [m in sample for sample in samples] for m in self.source.modalities}
         x = {m: stack(self._filled(m, [sample.get(m) for sample in samples])) for m in there}
         present = {m: torch.tensor(has) for m, has in there.items()}
-        return Batch(x, self._labels(chosen), together(marks), present)
+        return self._batch(x, chosen, together(marks), present)
+
+    def _batch(
+        self,
+        x: dict[str, Input],
+        chosen: list[int],
+        marks: Annotations | None = None,
+        present: dict[str, Tensor] | None = None,
+    ) -> Batch:
+        """With the labels and the target vectors of these items, where there are any."""
+        given = (self.source.labels, self.source.targets)
+        y, targets = (None if values is None else torch.as_tensor(values[chosen]) for values in given)
+        return Batch(x, y, marks, present, targets)
 
     def _filled(self, modality: str, found: list[Sample | None]) -> list[Sample]:
         """Zeros for items that lack a modality, of the size of one that has it."""
@@ -164,9 +176,6 @@ class Loader:
             except Unreadable:
                 continue
         raise RequestError(f"No readable {modality} was found in {self.source.name}.")
-
-    def _labels(self, chosen: list[int]) -> Tensor | None:
-        return None if self.source.labels is None else torch.as_tensor(self.source.labels[chosen])
 
 
 def stack(items: list[Any]) -> Input:

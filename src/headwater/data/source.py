@@ -28,6 +28,7 @@ class Source(ABC):
     labels       class indices, int64 [n], -1 where there is none; or targets to regress, float64 [n], NaN where there
                  is none; or None
     classes      the names of the classes; empty without labels and for regression
+    targets      vectors to learn from, float32 [n d], where the data come with some; else None
     tensors      all samples stacked, by modality, when they lie in memory anyway; else None
     notes        what opening the data found and a user should know, one sentence each
     extra        facts that join those of `spec`, by modality: the names of columns, say
@@ -40,6 +41,7 @@ class Source(ABC):
     modalities: tuple[str, ...]
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
+    targets: np.ndarray | None = None
     tensors: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
     extra: Mapping[str, dict[str, Any]] = MappingProxyType({})
@@ -100,6 +102,7 @@ class Source(ABC):
     def spec(self) -> dict[str, Any]:
         """What an encoder needs to know, by modality, from the first readable of items spread over the set.
 
+        any     targets, the width of the vectors, where there are some
         image   channels and size (h, w) (None if mixed), dtype, promoted; bands and own_unit where the first have names
                 or the values leave [0, 1]; boxes, the names of their classes; video and volume with three axes
         series  channels and length (None if mixed), dtype; audio with rate, in Hz; points with the number of them
@@ -141,6 +144,11 @@ class Subset(Source):
     def labels(self) -> np.ndarray | None:  # type: ignore[override]
         labels = self.source.labels
         return None if labels is None else labels[self.indices]
+
+    @functools.cached_property
+    def targets(self) -> np.ndarray | None:  # type: ignore[override]
+        targets = self.source.targets
+        return None if targets is None else targets[self.indices]
 
     @functools.cached_property
     def tensors(self) -> dict[str, Tensor] | None:  # type: ignore[override]

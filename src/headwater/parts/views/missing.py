@@ -1,6 +1,6 @@
 """Modalities that samples of a batch lack, and a view that takes some away, so that what learns does without."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
@@ -35,7 +35,7 @@ class DropModality:
         kept = had & ((draw >= self.p) | torch.zeros_like(had).scatter(1, luckiest, True))
         present = {m: kept[:, k] for k, m in enumerate(names)}
         x = {m: blank(x, present[m]) for m, x in batch.x.items()}
-        return Batch(x, batch.y, batch.annotations, present)
+        return replace(batch, x=x, present=present)
 
 
 def held(batch: Batch, modality: str) -> Input:
