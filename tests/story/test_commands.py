@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import headwater as hw
+from headwater.api import adapt as adapting
 from tests.story.commands import headwater
 
 
@@ -103,11 +105,34 @@ def test_adapt_trains_few_weights_and_leaves_an_encoder(
     frozen, lora, full = said.json["rows"]
     assert lora["trained_parameters"] < full["trained_parameters"] / 2
     size = (out / "adapter" / "weights.safetensors").stat().st_size
-    assert size < (out / "encoder" / "weights.safetensors").stat().st_size / 2
+    assert size < (out / "encoder" / "weights.safetensors").stat().st_size / 2 and size == said.json["adapter_bytes"]
     assert hw.load(out).dim == hw.load(run).dim and 0 <= frozen["accuracy"] <= 1
     assert 0 < frozen["memory_bytes"] < lora["memory_bytes"] < full["memory_bytes"]
     told = hw.predict(out, folder)
     assert told.classes == tuple(hw.open(folder).classes) and len(told.ids) == len(hw.open(folder))
+
+
+def test_an_adaptation_that_was_killed_begins_anew_and_a_finished_one_is_kept(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("adapt", "svfit", "-e", run, "-d", folder, "--steps", 2, "--batch-size", 16, "-o")
+    assert headwater(capsys, *words, tmp_path / "whole").code == 0
+    out, save = tmp_path / "killed", adapting._save
+
+    def killed(at: Path, *more: Any) -> int:
+        save(at, *more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapting, "_save", killed)
+    assert headwater(capsys, *words, out).code != 0
+    monkeypatch.undo()
+    said = headwater(capsys, *words, out, "--seed", 1)
+    assert said.code == 2 and "was stopped and has" in said.err and "--resume" not in said.err
+    assert headwater(capsys, *words, out).code == 0
+    weights = [(at / "adapter" / "weights.safetensors").read_bytes() for at in (out, tmp_path / "whole")]
+    assert weights[0] == weights[1]
+    said = headwater(capsys, *words, out)
+    assert said.code == 2 and "is finished" in said.err and "--resume" not in said.err
 
 
 def test_few_random_directions_fit_into_a_few_kilobytes(

@@ -39,6 +39,7 @@ from headwater.parts.prompted import Prompted
 from headwater.report.page import render
 
 Row = dict[str, Any]
+RECORD = "adaptation.json"
 HELD = 0.15  # of the data trained on, that `fit.patience` watches instead
 
 
@@ -65,7 +66,8 @@ def adapt(
     Measured on a held-out share `test`, side by side: a linear probe on the frozen encoder, the adapter, and full
     fine-tuning; `memory_bytes` counts what a step of training holds. `out` receives `adapter/` (the new weights and the
     head alone), `encoder/` (the adapted encoder, merged back into the architecture it came from, so that every other verb
-    takes it), `method/` (the same with its head, for `predict`) and `adaptation.json` (what is returned).
+    takes it), `method/` (the same with its head, for `predict`) and, last, `adaptation.json` (what is returned, with
+    `adapter_bytes`, what the new weights take). The same call again begins anew where one was stopped before that.
     """
     module = catalogue.load(method)
     kind = catalogue.adapter_class(module)
@@ -86,11 +88,16 @@ def adapt(
             f"adapter.classes={asked} was asked for, and {source.name} has {len(source.classes)} classes."
         )
     folder, where = Path(out), pick_device(device)
-    identity = {"method": catalogue.slug(module.__name__), "recipe": flat(recipe), "seed": seed}
+    identity = {
+        "method": catalogue.slug(module.__name__),
+        "recipe": flat(recipe),
+        "seed": seed,
+        "base": pretrained.digest,
+    }
     torch.manual_seed(mix(seed, "adapt"))
     adapter: surgery.Tuning = recipe["adapter"].build()
     adapted = adapter.adapt(copy.deepcopy(pretrained.encoder))  # fails before anything is written
-    run.claim(folder, {**identity, "fingerprint": source.fingerprint}, resume=False)
+    run.claim_afresh(folder, {**identity, "fingerprint": source.fingerprint}, end=RECORD)
     sides = [part.only(pretrained.modality) for part in split(source, test, seed)]
     parts = [contenders.readable(part, pretrained, where, 2) for part in sides]
     (pool, said), (tested, told) = parts
@@ -116,11 +123,12 @@ def adapt(
             size = _save(folder, made, adapter.architecture(pretrained.card.architecture), pretrained, identity, source)
     whole = sum(p.numel() for p in pretrained.encoder.parameters())
     result = {"data": source.name, "n_pool": len(pool), "n_test": len(tested), "rows": rows}
-    result |= {"encoder_parameters": {"before": whole, "after": size}}
-    run.write_json(folder / "adaptation.json", result)
+    new = (folder / "adapter" / "weights.safetensors").stat().st_size
+    result |= {"encoder_parameters": {"before": whole, "after": size}, "adapter_bytes": new}
     run.add(
         folder, versions=versions(), data={"name": source.name, "fingerprint": source.fingerprint, "n": len(source)}
     )
+    run.write_json(folder / RECORD, result)
     render(folder)
     if progress is not None:
         progress.end()

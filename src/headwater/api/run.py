@@ -30,10 +30,19 @@ def claim(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
         return
     if not resume:
         raise RequestError(f"--out {out} holds another run; add --resume to go on with it, or name another folder.")
-    held = read(out)
-    for key, value in identity.items():
-        if held.get(key) != value:
-            raise RequestError(f"--resume: the run at {out} has {_difference(key, held.get(key), value)}.")
+    if wrong := _mismatch(read(out), identity):
+        raise RequestError(f"--resume: the run at {out} has {wrong}.")
+
+
+def claim_afresh(out: Path, identity: Mapping[str, Any], end: str) -> None:
+    """Take a folder for work that begins anew where it was stopped: a new folder, or one in which the same request came to
+    no end, which is the file `end`."""
+    if not (out / RUN).exists():
+        return claim(out, identity, resume=False)
+    if (out / end).exists():
+        raise RequestError(f"--out {out} holds another run, which is finished; name another folder.")
+    if wrong := _mismatch(read(out), identity):
+        raise RequestError(f"--out {out} holds another run, which was stopped and has {wrong}; name another folder.")
 
 
 def fresh(out: str | Path) -> Path:
@@ -73,6 +82,12 @@ def write_json(path: Path, content: Any) -> None:
         os.replace(aside, path)
     except OSError as error:
         raise WorkError(f"Writing {path} failed: {error.strerror}.") from error
+
+
+def _mismatch(held: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """The first thing in which a run that is held differs from what is asked; nothing where it does not."""
+    wrong = (_difference(k, held.get(k), v) for k, v in identity.items() if held.get(k) != v)
+    return next(wrong, "")
 
 
 def _difference(key: str, held: Any, asked: Any) -> str:

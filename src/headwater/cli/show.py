@@ -85,9 +85,9 @@ def print_adaptation(result: dict[str, Any]) -> None:
     sizes = result["encoder_parameters"]
     if sizes["before"] != sizes["after"]:
         print(f"The encoder had {sizes['before']:,} weights and has {sizes['after']:,}.")
-    print(
-        f"Encoder: {result['out']}/encoder    New weights alone: {result['out']}/adapter    Page: {result['out']}/report.html"
-    )
+    out = result["out"]
+    print(f"New weights alone: {out}/adapter ({result['adapter_bytes'] / 1e3:,.1f} kB)")
+    print(f"Encoder: {out}/encoder    Page: {out}/report.html")
 
 
 def catalogue_lines(folder: str) -> list[dict[str, Any]]:
