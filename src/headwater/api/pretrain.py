@@ -192,10 +192,9 @@ def build(module: ModuleType, recipe: Recipe, source: Source, seed: int, begun: 
         if hasattr(tokenizer, "calibrate"):  # what it normalises is not what is read, but what it makes of that
             tokenizer.calibrate(_some(source, modality))
     guide = getattr(recipe.method, "teacher", None)
-    if guide and isinstance(guide, str):  # an encoder to learn from, by its folder or its id
-        taught: Method = recipe.method.build(encoders, load(guide, *recipe.encoder).encoder)
-        return taught
-    method: Method = recipe.method.build(encoders)
+    # an encoder to learn from, by its folder or its id
+    given = [load(guide, *recipe.encoder).encoder] if guide and isinstance(guide, str) else []
+    method: Method = recipe.method.build(encoders, *given)
     if hasattr(method, "begin"):  # what it must know of the data before the first step
         method.begin(_some(source, *recipe.encoder))
     return method

@@ -112,8 +112,10 @@ class ConvNet(Encoder):
         tokens = self.maps(x)[-1].flatten(2).transpose(1, 2)
         return Features(tokens, self.norm(tokens.mean(1)))
 
-    def maps(self, x: Input, seen: Bool[Tensor, "b ..."] | None = None) -> list[Float[Tensor, "b c ..."]]:
-        """The last feature map of each stage, the finest first.
+    def maps(
+        self, x: Input, seen: Bool[Tensor, "b ..."] | None = None, upto: int | None = None
+    ) -> list[Float[Tensor, "b c ..."]]:
+        """The last feature map of each stage, the finest first; of the first `upto` stages alone where that is given.
 
         `seen` divides the input into units, such as those that become one position of the last map; the encoder then works
         on the seen ones alone. After every layer hidden positions are zero, and batch statistics are those of seen positions.
@@ -122,7 +124,8 @@ class ConvNet(Encoder):
         if self.config.rank == 2:
             dense = dense.contiguous(memory_format=torch.channels_last)
         dense, found = shown(dense, seen), []
-        for i, layer in enumerate(self.body, 1):
+        last = self.config.ends[(upto or len(self.config.ends)) - 1]
+        for i, layer in zip(range(1, last + 1), self.body, strict=False):
             dense = applied(layer, dense, seen)
             if i in self.config.ends:
                 found.append(dense)

@@ -12,6 +12,7 @@ from headwater.core.verbs import Encoder, values
 from headwater.parts.tokens import Normalise
 
 LEAST = 33  # pixels a side, without padding: what one output sees
+MARGIN = 4  # positions that the map lacks at each edge, without padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class PDN(Encoder):
         super().__init__()
         self.config, self.modality, self.dim = config, config.modality, config.dim
         self.normalise, self.net = Normalise(config.channels), PatchNet(config)
+        self.margin = 0 if config.padded else MARGIN
 
     def map(self, x: Input) -> Float[Tensor, "b d p q"]:
         out: Tensor = self.net(self.normalise(values(x)))

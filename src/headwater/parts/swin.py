@@ -82,24 +82,28 @@ class Swin(Encoder):
                     nn.init.zeros_(module.weight)
 
     def forward(self, x: Input, keep: Int[Tensor, "b k"] | None = None) -> Features:
-        """What does not divide into patches, windows or pairs is filled up with zeros at the end."""
         if keep is not None:
             raise RequestError(
                 "A Swin transformer attends within windows and cannot leave out tokens; this method needs an encoder such as "
                 f"--encoder vit-tiny ({self.modality})."
             )
-        dense, p = self.normalise(values(x)), self.config.patch
+        tokens = self.norm(self.maps(x)[-1].permute(0, 2, 3, 1)).flatten(1, 2)
+        return Features(tokens, tokens.mean(1))
+
+    def maps(self, x: Input, upto: int | None = None) -> list[Float[Tensor, "b c h w"]]:
+        """What the last block of each stage says, the finest first, before any last norm; of the first `upto` stages alone
+        where that is given. What does not divide into patches, windows or pairs is filled up with zeros at the end."""
+        dense, p, found = self.normalise(values(x)), self.config.patch, []
         h, w = dense.shape[2:]
-        x = self.patches(F.pad(dense, (0, -w % p, 0, -h % p))).permute(0, 2, 3, 1)
-        x = self.patch_norm(x)
-        for stage, blocks in enumerate(self.stages):
+        now = self.patch_norm(self.patches(F.pad(dense, (0, -w % p, 0, -h % p))).permute(0, 2, 3, 1))
+        for stage, blocks in enumerate(self.stages[:upto]):
             if stage:
-                x = self.merges[stage - 1](x)
+                now = self.merges[stage - 1](now)
             assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
-                x = block(x)
-        tokens = self.norm(x).flatten(1, 2)
-        return Features(tokens, tokens.mean(1))
+                now = block(now)
+            found.append(now.permute(0, 3, 1, 2))
+        return found
 
 
 class Block(nn.Module):
