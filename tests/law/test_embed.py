@@ -48,6 +48,17 @@ def test_shards_hold_every_item_once_in_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors, direct, rtol=1e-5, atol=1e-6)
 
 
+def test_features_that_are_not_finite_are_refused_and_named(tmp_path: Path) -> None:
+    x = torch.rand(N, 3, 16, 16)
+    x[21, 0, 3, 3] = torch.inf
+    encoder = small.convnet().eval()
+    with pytest.raises(WorkError, match="not finite for 1 of 8 items, first for item 21"):
+        embed.vectors(encoder, Loader(open_data(x), 8), N, same)
+    with pytest.raises(WorkError, match="first for item 21"):
+        embed.write(encoder, Loader(open_data(x), 8), N, same, columns, tmp_path / "v", {}, shard_size=20)
+    assert [p.name for p in sorted((tmp_path / "v").glob("part-*"))] == ["part-00000.parquet"]
+
+
 def test_a_second_run_writes_only_what_is_missing(tmp_path: Path) -> None:
     out = tmp_path / "v"
     written(out)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import headwater as hw
 from headwater.engine import checkpoint
+from headwater.engine.artefact import load_encoder, save_encoder
 from tests.story.commands import headwater
 
 Capture = pytest.CaptureFixture[str]
@@ -220,6 +221,22 @@ def test_labels_that_are_missing_or_too_few(capsys: Capture, pictures: Path, run
     (tmp_path / "labels.csv").write_text(rows)
     said = headwater(capsys, "evaluate", "-e", run, "-d", pictures, "--labels", tmp_path / "labels.csv", "--draws", 2)
     wrong(said, "5 labels per class were asked for", "--labels-per-class")
+
+
+def test_an_encoder_whose_features_are_not_finite(capsys: Capture, pictures: Path, run: Path, tmp_path: Path) -> None:
+    encoder, card = load_encoder(run / "encoder")
+    for weight in encoder.parameters():
+        weight.data.fill_(float("nan"))
+    save_encoder(tmp_path / "nan", encoder, card)
+    rows = "".join(f"{i:02}.png,{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "labels.csv").write_text("file,label\n" + rows)
+    said = ("-e", tmp_path / "nan", "-d", pictures, "--labels", tmp_path / "labels.csv")
+    for words in (
+        ("evaluate", *said, "--baselines", "raw", "--labels-per-class", 1, "--draws", 1),
+        ("continual", "nmc", *said, "--sessions", 2, "-o", tmp_path / "c"),
+        ("embed", *said[:4], "-o", tmp_path / "v.parquet"),
+    ):
+        wrong(headwater(capsys, *words), "not finite for", "NaN", code=1)
 
 
 def test_an_encoder_that_is_not_there(capsys: Capture, pictures: Path, tmp_path: Path) -> None:

@@ -69,8 +69,6 @@ class Bench:
         )
         if len(kept) < len(source):
             raise WorkError(f"{len(source) - len(kept)} of {len(source)} items of {source.name} could not be read.")
-        if wrong := int((~np.isfinite(found)).any(1).sum()):
-            raise WorkError(f"Its features are not finite for {wrong} of {len(found)} items of {source.name}.")
         return torch.from_numpy(found)
 
     def train(self, method: Method, data: Any, fitting: FitConfig | None = None) -> None:

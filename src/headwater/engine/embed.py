@@ -45,7 +45,8 @@ Columns = Callable[[list[int]], Mapping[str, Any]]  # indices -> id, path, label
 def vectors(
     encoder: Encoder, loader: Pass, n: int, prepare: Prepare, device: torch.device | str = "cpu"
 ) -> tuple[NDArray[Any], list[int]]:
-    """The pooled features [m, dim] of items 0..n and which of them were readable."""
+    """The pooled features [m, dim] of items 0..n and which of them were readable. Raises WorkError for features that are not
+    finite, as `write` does."""
     kept: list[int] = []
     parts = []
     for chosen, pooled in _pooled(encoder, loader, range(n), prepare, device):
@@ -143,6 +144,13 @@ class Stored:
             yield x
 
     @property
+    def unreadable(self) -> list[list[str]]:
+        """(item, why) of those that could not be embedded, where the folder says so."""
+        path = self.files[0].parent / UNREADABLE
+        found: list[list[str]] = json.loads(path.read_text()) if path.is_file() else []
+        return found
+
+    @property
     def names(self) -> list[str]:
         return [name for name in pq.read_schema(self.files[0]).names if name != "vector"]
 
@@ -176,7 +184,14 @@ def _pooled(
     encoder.eval().to(device)
     for chosen, batch in loader.ordered(indices):
         with torch.inference_mode():
-            yield chosen, encoder(prepare(batch.to(device).x[encoder.modality])).pooled
+            pooled = encoder(prepare(batch.to(device).x[encoder.modality])).pooled
+        if not (fine := pooled.isfinite().all(1)).all():
+            first, count = chosen[int((~fine).nonzero()[0])], int((~fine).sum())
+            raise WorkError(
+                f"Its features are not finite for {count} of {len(chosen)} items, first for item {first}: the encoder, or the "
+                "item, holds NaN or infinity."
+            )
+        yield chosen, pooled
 
 
 def _claim(out: Path, record: Mapping[str, Any], world: World) -> None:
