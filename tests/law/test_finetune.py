@@ -123,6 +123,7 @@ def test_it_is_a_verb_for_users(tmp_path: Path) -> None:
     _, tuned, full = found["rows"]
     assert tuned["trained_parameters"] < full["trained_parameters"]
     assert tuned["steps"] == 4  # nothing gets better at such a rate
+    assert found["adapter_bytes"] < 4.2 * tuned["trained_parameters"] + 9000  # what is frozen is not saved again
     assert hw.load(tmp_path / "t").dim == hw.load(tmp_path / "run").dim
 
 

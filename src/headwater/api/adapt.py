@@ -202,8 +202,9 @@ def _save(
 ) -> int:
     """Writes what was learned; returns how many weights the merged encoder has."""
     head = {} if is_parametrized(made.head) else made.head.state_dict()  # else what moves it is among the new weights
-    everything = {f"encoder.{k}": v for k, v in made.encoder.state_dict().items()}
-    new = surgery.weights(made) or everything
+    still = {name for name, p in made.encoder.named_parameters() if not p.requires_grad}
+    tuned = {f"encoder.{name}": v for name, v in made.encoder.state_dict().items() if name not in still}
+    new = surgery.weights(made) or tuned
     new |= {f"head.{k}": v for k, v in head.items()}
     write_folder(folder / "adapter", {"weights.safetensors": new}, {"adapter.json": {"format": 1, **identity}})
     merged, prepared = surgery.merge(copy.deepcopy(made)), pretrained.card.preprocessing
