@@ -2,17 +2,26 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import headwater as hw
 from headwater.core.errors import RequestError
+from headwater.core.rng import Rng
+from headwater.core.types import Batch, Step
+from headwater.data.source import Subset, split
+from headwater.engine.optimise import SGD
 from headwater.methods.continual.slca import SLCA
+from headwater.methods.supervise import classify
 from headwater.parts.aligning import block_normalised, drawn, gaussians, shrunk
+from headwater.parts.sessions import SessionHead, unit
+from tests.small import vit
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +119,82 @@ def test_alignment_helps_and_repeats_to_the_bit(digits: list[np.ndarray]) -> Non
     assert model.score(digits[1], digits[3]) > plain.score(digits[1], digits[3]) + 0.05
 
 
-def test_the_command_and_its_state(tmp_path: Path) -> None:
-    hw.pretrain("mae", "digits", out=tmp_path / "run", steps=2, batch_size=16, device="cpu")
-    more = {"groups": 3, "set": ["steps=20"], "device": "cpu"}
-    whole = hw.continual.sessions("slca", tmp_path / "run", "digits", out=tmp_path / "c", **more)  # type: ignore[arg-type]
-    assert len(whole["seen"]) == 3
-    assert hw.continual.sessions("slca", tmp_path / "run", "digits", out=tmp_path / "c", resume=True, **more) == whole  # type: ignore[arg-type]
+def test_a_head_trained_elsewhere_is_taken_as_it_is(digits: list[np.ndarray]) -> None:
+    x, y = those(digits[0], digits[2], [0, 1, 2])
+    head = np.random.default_rng(0).normal(size=(3, x.shape[1] + 1))
+    model = SLCA().partial_fit(x, y, head=head)
+    np.testing.assert_allclose(model.decision_function(x), x @ head[:, :-1].T + head[:, -1])
+    torch.manual_seed(0)
+    trained = SessionHead(x.shape[1], 3, unit(x))
+    said = trained(torch.tensor(x, dtype=torch.float32)).detach()
+    model = SLCA().partial_fit(x, y, head=trained.array())
+    np.testing.assert_allclose(model.decision_function(x), said, atol=1e-4)
+    assert 0.01 < trained.weight.std() < 0.03 and not trained.bias.any()
+
+
+def test_the_encoder_is_slower_than_the_head() -> None:
+    method = classify.TINY.build({"image": vit()})
+    moved = SGD(rate=0.1, slow=0.01, weight_decay=0.0).build(method)
+    before = {n: p.detach().clone() for n, p in method.named_parameters()}
+    method.loss(Batch({"image": torch.rand(4, 3, 16, 16)}, torch.arange(4)), Step(Rng(0))).value.backward()
+    for group in moved.param_groups:
+        group["lr"] *= group["scale"]
+    moved.step()
+    for name, p in method.named_parameters():
+        if p.grad is not None:
+            rate = 0.1 if name.startswith("head.") else 0.001
+            torch.testing.assert_close(p.detach(), before[name] - rate * p.grad)
+    assert {n.partition(".")[0] for n in before} == {"head", "encoder"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "simclr"
+    hw.pretrain("simclr", "digits", out=out, steps=20, batch_size=64, device="cpu")
+    return out
+
+
+def test_what_old_classes_look_like_drifts_less_with_a_slow_encoder(run: Path, tmp_path: Path) -> None:
+    source = hw.open("digits")
+    pool, _ = split(source, 0.28, 0)
+    assert pool.labels is not None
+    before, drift, last = hw.load(run), dict[float, float](), dict[float, float]()
+    for slow in (0.01, 1.0):
+        at = tmp_path / f"{slow}"
+        more = {"groups": 3, "set": ["steps=30", f"slow={slow}"], "device": "cpu"}
+        made = hw.continual.sessions("slca", run, "digits", out=at, **more)  # type: ignore[arg-type]
+        old = np.flatnonzero(np.isin(np.array(source.classes)[pool.labels], made["groups"][0]))
+        x, z = (hw.embed(encoder, Subset(pool, old)) for encoder in (before, hw.load(at)))
+        drift[slow] = float(np.linalg.norm(z - x, axis=1).mean() / np.linalg.norm(x, axis=1).mean())
+        last[slow] = made["last"]
+    assert 0 < drift[0.01] < 0.2 * drift[1.0]
+    assert last[0.01] > last[1.0] + 0.2
+
+
+def test_batch_norm_keeps_the_statistics_of_pre_training(run: Path, tmp_path: Path) -> None:
+    hw.continual.sessions("slca", run, "digits", out=tmp_path / "c", groups=2, set=["steps=3"], device="cpu")
+    before, after = (hw.load(at).encoder.state_dict() for at in (run, tmp_path / "c"))
+    moments = [name for name in before if "running" in name]
+    assert moments and all(torch.equal(before[name], after[name]) for name in moments)
+    assert not torch.equal(*(state["body.0.weight"] for state in (before, after)))
+
+
+def test_the_command_and_its_state(run: Path, tmp_path: Path) -> None:
+    def made(slow: float, at: str, **more: object) -> dict[str, Any]:
+        settings = {"groups": 3, "set": ["steps=5", f"slow={slow}"], "device": "cpu", **more}
+        return hw.continual.sessions("slca", run, "digits", out=tmp_path / at, **settings)  # type: ignore[arg-type]
+
+    learned = made(0.5, "c")
+    assert len(learned["seen"]) == 3 and made(0.5, "c", resume=True) == learned
+    assert hw.load(tmp_path / "c").card.provenance["taught_in_sessions"] == learned["groups"]
+    still = made(0, "still")
+    assert not (tmp_path / "still/encoder").exists() and not (tmp_path / "still/state/encoder.safetensors").exists()
+    pool, _ = split(hw.open("digits"), 0.28, 0)
+    x, y, model = hw.embed(run, pool), np.array(pool.classes)[pool.labels], SLCA(steps=5)
+    for group in still["groups"]:
+        model.partial_fit(*those(x, y, group))
+    kept = load_file(tmp_path / "still/state/learned.safetensors")
+    np.testing.assert_allclose(kept["heads_"].numpy(), model.heads_, atol=1e-12)
 
 
 def test_bad_requests_are_refused(digits: list[np.ndarray]) -> None:
@@ -124,6 +203,8 @@ def test_bad_requests_are_refused(digits: list[np.ndarray]) -> None:
         model.partial_fit(*those(digits[0], digits[2], [1, 2]))
     with pytest.raises(RequestError, match="hold one class, 4"):
         SLCA().fit(*those(digits[0], digits[2], [4]))
+    with pytest.raises(RequestError, match=r"finite slow of at least 0; got -1\.0"):
+        SLCA(slow=-1.0).fit(digits[0], digits[2])
     with pytest.raises(RequestError, match="finite steps of at least 1; got 0"):
         SLCA(steps=0).fit(digits[0], digits[2])
     with pytest.raises(ValueError, match="features"):

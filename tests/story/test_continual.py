@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,8 @@ def test_what_is_measured(run: Path, tmp_path: Path) -> None:
 def test_killed_between_sessions_it_resumes_to_the_same_bits(
     method: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = hw.continual.sessions(method, run, "digits", out=tmp_path / "whole")
+    few = {"set": ["steps=8"]} if method == "slca" else {}
+    whole = hw.continual.sessions(method, run, "digits", out=tmp_path / "whole", **few)  # type: ignore[arg-type]
     from headwater.api import sessions
 
     kept, count = sessions._keep, 0
@@ -67,13 +69,40 @@ def test_killed_between_sessions_it_resumes_to_the_same_bits(
 
     monkeypatch.setattr(sessions, "_keep", dies)
     with pytest.raises(KeyboardInterrupt):
-        hw.continual.sessions(method, run, "digits", out=tmp_path / "cut")
+        hw.continual.sessions(method, run, "digits", out=tmp_path / "cut", **few)  # type: ignore[arg-type]
     monkeypatch.undo()
     assert len(json.loads((tmp_path / "cut/state/state.json").read_text())["done"]["seen"]) == 2
-    again = hw.continual.sessions(method, run, "digits", out=tmp_path / "cut", resume=True)
+    (tmp_path / "cut/state").rename(tmp_path / "cut/.old-state")  # as where it is killed while the state is replaced
+    again = hw.continual.sessions(method, run, "digits", out=tmp_path / "cut", resume=True, **few)  # type: ignore[arg-type]
     assert again == whole
-    for name in ("learned.safetensors", "state.json"):
-        assert (tmp_path / "cut/state" / name).read_bytes() == (tmp_path / "whole/state" / name).read_bytes()
+    for path in (tmp_path / "whole/state").iterdir():
+        assert (tmp_path / "cut/state" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_killed_inside_a_session_a_slow_encoder_resumes_to_the_same_bits(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"groups": 3, "set": ["steps=12", "slow=0.5"], "device": "cpu"}
+    whole = hw.continual.sessions("slca", run, "digits", out=tmp_path / "whole", **more)  # type: ignore[arg-type]
+    from headwater.engine import fit
+
+    step, count = fit._Run.step, 0
+
+    def dies(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 12 + 11:  # of the second session, after its checkpoint at step 10
+            raise KeyboardInterrupt
+        return step(*given)
+
+    monkeypatch.setattr(fit._Run, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        hw.continual.sessions("slca", run, "digits", out=tmp_path / "cut", **more)  # type: ignore[arg-type]
+    again = hw.continual.sessions("slca", run, "digits", out=tmp_path / "cut", resume=True, **more)  # type: ignore[arg-type]
+    assert again == whole and not list((tmp_path / "cut").glob("session-*"))
+    assert count == 12 + 11 + 2 + 12
+    for path in [*(tmp_path / "whole/state").iterdir(), *(tmp_path / "whole/encoder").iterdir()]:
+        assert (tmp_path / "cut" / path.parent.name / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_session_of_other_data_is_added(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,21 +152,23 @@ def untrained(pretrained: Pretrained, seed: int) -> Encoder:
     return encoder
 
 
+def classifier(encoder: Encoder, pretrained: Pretrained, source: Source) -> classify.Classify:
+    """A linear head for the classes of `source` on an encoder that takes what `pretrained` takes, with the mild views of it."""
+    modality, side = pretrained.modality, pretrained.card.preprocessing.get("size")
+    facts = {**source.spec[modality], **({"size": tuple(side)} if side else {})}
+    config = replace(classify.SMALL, classes=len(source.classes)).viewed(kit_for(modality, facts))
+    return config.build({modality: encoder})
+
+
 def scratch(task: Task, pretrained: Pretrained, seed: int, progress: Progress | None) -> Iterator[Row]:
     """The same network, from fresh weights, on the drawn labels alone, with the views that suit the data."""
-    modality = pretrained.modality
-    y_test = task.labels()[1]
-    spec = task.pool.spec[modality]
-    side = pretrained.card.preprocessing.get("size")
-    facts = {**spec, "size": tuple(side)} if side else spec
-    config = replace(classify.SMALL, classes=len(task.pool.classes)).viewed(kit_for(modality, facts))
-    done = 0
+    y_test, done = task.labels()[1], 0
     if progress is not None:
         progress.begin("training from scratch", sum(len(d) for d in task.draws.values()))
     for budget, draws in task.draws.items():
         started, values = time.monotonic(), []
         for i, draw in enumerate(draws):
-            method = config.build({modality: untrained(pretrained, seed + i)})
+            method = classifier(untrained(pretrained, seed + i), pretrained, task.pool)
             few = Subset(task.pool, draw)
             size = min(128, len(few))
             steps = min(400, max(60, 20 * len(few) // size))

@@ -1,4 +1,7 @@
-"""`hw.continual.sessions`: classes arrive in sessions, on the features of a frozen encoder, and nothing old is seen again."""
+"""`hw.continual.sessions`: classes arrive in sessions, and nothing old is seen again.
+
+The encoder stays as it is, or learns on slowly where the learner says so (SLCA).
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,16 +19,17 @@ from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load
 from headwater.api.evaluate import labelled
 from headwater.api.override import flat, override
+from headwater.api.slowly import SlowLearner
 from headwater.core.errors import RequestError
 from headwater.core.rng import mix
 from headwater.data import open as open_data
-from headwater.data.source import split
+from headwater.data.source import Subset, split
 from headwater.engine.artefact import versions
-from headwater.engine.checkpoint import verify, write_folder
+from headwater.engine.checkpoint import recovered, verify, write_folder
 from headwater.engine.log import Progress
 
 Array = NDArray[Any]
-STATE = "state"
+STATE, ENCODER = "state", "encoder.safetensors"
 
 
 def sessions(
@@ -73,9 +77,10 @@ def sessions(
         plan = _planned(source.classes, groups, seed)
         run.claim(folder, {**identity, "groups": plan, "seed": seed, "fingerprint": source.fingerprint}, resume)
     model = kind(**settings)
+    slow = SlowLearner(model, pretrained, folder, seed, where, workers) if getattr(model, "slow", 0) else None
     done: dict[str, Any] = {"groups": [], "matrix": [], "seen": []}
-    if (folder / STATE).is_dir():
-        done = _restore(folder / STATE, model)
+    if recovered(folder / STATE):
+        done = _restore(folder / STATE, model, slow)
     if add:
         if known := [name for group in done["groups"] for name in group if name in source.classes]:
             raise RequestError(f"A session that is added holds new classes; {folder} knows {', '.join(known[:5])}.")
@@ -88,15 +93,25 @@ def sessions(
         progress.begin("session", len(plan))
     for t in range(len(done["groups"]), len(plan)):
         rows = np.isin(y, plan[t])
-        model.partial_fit(x[rows], y[rows])
+        if slow is None:
+            model.partial_fit(x[rows], y[rows])
+        else:
+            part = Subset(pool, np.flatnonzero(rows))
+            said, head = slow.session(part, np.unique(y[rows], return_inverse=True)[1], t, progress)
+            model.partial_fit(said, y[rows], head=head)
+            z = slow.said(tested)
+            if progress is not None:
+                progress.begin("session", len(plan))
         tests = [np.flatnonzero(np.isin(truth, group)) for group in plan[: t + 1]]
         hits = [model.predict(z[at]) == truth[at] if len(at) else np.zeros(0) for at in tests]
         done["matrix"].append([float(h.mean()) if len(h) else None for h in hits])
         done["seen"].append(float(np.concatenate(hits).mean()))
         done["groups"].append(plan[t])
-        _keep(folder / STATE, model, done)
+        _keep(folder / STATE, model, done, slow)
         if progress is not None:
             progress.show(t + 1, {"": f"all classes met {100 * done['seen'][-1]:.1f} %"})
+    if slow is not None:
+        slow.save(done["groups"])
     size = sum(p.stat().st_size for p in (folder / STATE).iterdir())
     result = {"data": source.name, "method": method, **done, **_summary(done), "state_bytes": size}
     run.write_json(folder / "continual.json", result)
@@ -127,21 +142,24 @@ def _planned(classes: Sequence[str], groups: int | Sequence[int], seed: int) -> 
     return [part.tolist() for part in np.split(order, np.cumsum(sizes)[:-1])]
 
 
-def _keep(at: Path, model: Any, done: Mapping[str, Any]) -> None:
-    """All that the estimator learned: arrays, and the rest as JSON."""
+def _keep(at: Path, model: Any, done: Mapping[str, Any], slow: SlowLearner | None) -> None:
+    """All that was learned: arrays of the estimator, its rest as JSON, and the weights of an encoder that learned on."""
     learned = {k: v for k, v in vars(model).items() if k.endswith("_") or k == "n_features_in_"}
     arrays = {k: torch.tensor(v) for k, v in learned.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
     rest = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in learned.items() if k not in arrays}
-    write_folder(at, {"learned.safetensors": arrays}, {"state.json": {"learned": rest, "done": done}})
+    tensors = {"learned.safetensors": arrays} | ({} if slow is None else {ENCODER: slow.encoder.state_dict()})
+    write_folder(at, tensors, {"state.json": {"learned": rest, "done": done}})
 
 
-def _restore(at: Path, model: Any) -> dict[str, Any]:
+def _restore(at: Path, model: Any, slow: SlowLearner | None) -> dict[str, Any]:
     verify(at)
     state: dict[str, Any] = json.loads((at / "state.json").read_text())
     for name, value in load_file(at / "learned.safetensors").items():
         setattr(model, name, value.numpy())
     for name, value in state["learned"].items():
         setattr(model, name, np.array(value) if isinstance(value, list) else value)
+    if slow is not None:
+        slow.encoder.load_state_dict(load_file(at / ENCODER))
     done: dict[str, Any] = state["done"]
     return done
 

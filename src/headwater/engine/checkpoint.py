@@ -119,6 +119,14 @@ def verify(at: Path) -> None:
             raise RequestError(f"{at / name} is damaged: its SHA-256 differs from the one in {MANIFEST}.")
 
 
+def recovered(at: Path) -> bool:
+    """Whether `write_folder` has left something at `at`. What it was killed while replacing comes back."""
+    old = at.with_name(f".old-{at.name}")
+    if not at.exists() and (old / MANIFEST).is_file():
+        old.rename(at)
+    return at.is_dir()
+
+
 def optimiser_tensors(method: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state under the names of the parameters: `encoder.blocks.0.weight/exp_avg`."""
     names: dict[Tensor, str] = {p: n for n, p in method.named_parameters()}

@@ -23,7 +23,7 @@ from headwater.engine import health
 from headwater.engine.distributed import World, join, spread
 from headwater.engine.log import Journal, Line, Progress
 from headwater.engine.meter import Meter, stop_signals
-from headwater.engine.optimise import AdamW
+from headwater.engine.optimise import SGD, AdamW
 from headwater.parts.schedules import WarmupCosine
 
 Stream = Callable[[int], Iterator[Batch]]  # the batches from a given step on
@@ -40,7 +40,7 @@ class FitConfig:
     steps: int = 2000
     batch_size: int = 256
     accumulate: int = 1
-    optimiser: AdamW = field(default_factory=AdamW)
+    optimiser: AdamW | SGD = field(default_factory=AdamW)
     clip: float = 3.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0

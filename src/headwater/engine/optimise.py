@@ -1,4 +1,4 @@
-"""AdamW with the field's parameter groups."""
+"""AdamW with the field's parameter groups, and SGD with a slow encoder."""
 
 from dataclasses import dataclass
 
@@ -50,6 +50,32 @@ class AdamW:
         for weight in weights:
             layers.setdefault(deep[names[weight]], []).append(weight)
         return [(self.layer_decay ** (last - i), layers[i]) for i in sorted(layers, reverse=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent with momentum; the rate falls from `rate` along half a cosine to `final_rate`. `slow`: the
+    rate of the encoders' weights is this share of it."""
+
+    rate: float = 0.01
+    final_rate: float = 0.0
+    warmup: float = 0.0
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    slow: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0 or self.slow < 0:
+            raise RequestError(f"SGD needs a rate above 0 and a slow of 0 or more; got {self.rate} and {self.slow}.")
+
+    def build(self, method: Method) -> torch.optim.SGD:
+        encoders = {p for encoder in method.encoders().values() for p in encoder.parameters()}
+        trained = [p for p in method.parameters() if p.requires_grad]
+        params = [
+            {"params": [p for p in trained if (p in encoders) == slow], "scale": self.slow if slow else 1.0}
+            for slow in (False, True)
+        ]
+        return torch.optim.SGD(params, lr=self.rate, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 def groups(method: Method) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -1,6 +1,7 @@
 """Each session trains a head of its own; then all heads are trained against each other on samples drawn for every class.
 
-learns from   features and their labels, session by session, each of new classes
+learns from   features and their labels, session by session, each of new classes; as `headwater continual slca` from the data
+              themselves, with an encoder that learns on, a hundred times more slowly than the heads
 fits          a linear head per session by cross-entropy over its own classes; per class the mean and covariance of its features
 chooses       nothing
 predicts      the class with the highest logit of the aligned heads, which the next session does not start from
@@ -15,22 +16,26 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwater.core.errors import RequestError
 from headwater.core.rng import mix
 from headwater.core.verbs import Paper
 from headwater.parts.aligning import block_normalised, drawn, gaussians, shrunk
 from headwater.parts.prototypes import merged
+from headwater.parts.sessions import local_head, rescaled, unit
 
 PAPER = Paper(
     title="SLCA: Slow Learner with Classifier Alignment for Continual Learning on a Pre-trained Model",
     year=2023,
     arxiv="2303.05118",
-    differs="The alignment half alone: the encoder stays as it is, where the paper's learns on, a hundred times more slowly than "
-    "the heads. Features are scaled so that those of the first session are about as long as after a layer norm. Every session "
-    "has steps, not passes, whose rate falls once, at nine tenths.",
+    differs="Features are scaled so that those of the first session are about as long as after a layer norm. Every session has "
+    "steps, not passes, whose rate falls once, at nine tenths; where the encoder learns too, along half a cosine, and gradients "
+    "are clipped at a length of 3.",
 )
+
+
+LEAST = {"steps": 1, "rate": 1e-12, "rounds": 0, "samples": 1, "temperature": 1e-12, "slow": 0}
 
 
 class SLCA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -39,6 +44,7 @@ class SLCA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     steps, rate     of a session's own head; SGD with batches of 128
     rounds          of alignment, `samples` of every class in each, drawn anew; 0 leaves the heads as they are
     temperature     of the normalised logits that alignment compares
+    slow            the rate of an encoder that `hw.continual.sessions` trains on, as a share of `rate`; 0: it stays as it is
     random_state    seed of heads, batches and samples
 
     `fit` is the first session; each later `partial_fit` is one of new classes. A class that comes again raises RequestError.
@@ -55,6 +61,7 @@ class SLCA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rounds: int = 5,
         samples: int = 256,
         temperature: float = 0.1,
+        slow: float = 0.01,
         random_state: int = 0,
     ) -> None:
         self.steps = steps
@@ -62,17 +69,19 @@ class SLCA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.rounds = rounds
         self.samples = samples
         self.temperature = temperature
+        self.slow = slow
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> "SLCA":
         """The first session."""
         return self._session(X, y, first=True)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "SLCA":
-        """A session of new classes. `classes`, if given, must hold every label of `y` (scikit-learn's protocol)."""
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, head: Any = None) -> "SLCA":
+        """A session of new classes. `classes`, if given, must hold every label of `y` (scikit-learn's protocol). `head`, if
+        given, was trained already, with the encoder that said X: a row for each new class, sorted, its offset last."""
         if classes is not None and not np.isin(y, classes).all():
             raise RequestError(f"SLCA got labels that are not among classes={list(classes)}.")
-        return self._session(X, y, first=not hasattr(self, "classes_"))
+        return self._session(X, y, not hasattr(self, "classes_"), head)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """The logits, (n, classes); for two classes the second minus the first, (n,)."""
@@ -86,10 +95,10 @@ class SLCA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
         return np.asarray(self.classes_[best])
 
-    def _session(self, X: Any, y: Any, first: bool) -> "SLCA":
+    def _session(self, X: Any, y: Any, first: bool, head: Any = None) -> "SLCA":
         X, y = validate_data(self, X, y, dtype=np.float64, reset=first)
         check_classification_targets(y)
-        for name, least in (("steps", 1), ("rate", 1e-12), ("rounds", 0), ("samples", 1), ("temperature", 1e-12)):
+        for name, least in LEAST.items():
             if not least <= getattr(self, name) < np.inf:
                 raise RequestError(f"SLCA needs a finite {name} of at least {least:g}; got {getattr(self, name)}.")
         names, codes = np.unique(y, return_inverse=True)
@@ -101,10 +110,15 @@ class SLCA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise RequestError(f"SLCA needs two classes or more; the labels hold one class, {everything[0]}.")
         session = 0 if first else int(self.session_of_.max()) + 1
         if first:
-            self.scale_ = float(np.sqrt(X.shape[1] / max(np.square(X).sum(1).mean(), 1e-300)))
+            self.scale_ = unit(X)
         x, of = torch.tensor(X * self.scale_), torch.from_numpy(codes)
         rng = torch.Generator().manual_seed(mix(self.random_state, "session", session))
-        new = [t.numpy() for t in (self._head(x, of, len(names), rng), *gaussians(x, of, len(names)))]
+        own = (
+            local_head(x, of, len(names), self.steps, self.rate, rng)
+            if head is None
+            else rescaled(head, 1 / self.scale_)
+        )
+        new = [t.numpy() for t in (own, *gaussians(x, of, len(names)))]
         new.append(np.full(len(names), session))
         order = np.argsort(np.concatenate([past, names]))
         for name, value in zip(("heads_", "means_", "covariances_", "session_of_"), new, strict=True):
@@ -114,20 +128,6 @@ class SLCA(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             aligned = self._aligned(aligned, session, rng)
         self.coef_, self.intercept_ = aligned[:, :-1].numpy(), aligned[:, -1].numpy()
         return self
-
-    def _head(self, x: Tensor, y: Tensor, classes: int, rng: torch.Generator) -> Tensor:
-        """By cross-entropy over the classes of the session alone."""
-        head = torch.zeros(classes, x.shape[1] + 1, dtype=x.dtype)
-        nn.init.trunc_normal_(head[:, :-1], std=0.02, generator=rng)
-        taught = torch.optim.SGD([head.requires_grad_(True)], lr=self.rate, momentum=0.9, weight_decay=5e-4)
-        falling = torch.optim.lr_scheduler.MultiStepLR(taught, [self.steps * 9 // 10])
-        for _ in range(self.steps):
-            rows = torch.randint(len(x), (min(128, len(x)),), generator=rng)
-            taught.zero_grad()
-            F.cross_entropy(x[rows] @ head[:, :-1].T + head[:, -1], y[rows]).backward()
-            taught.step()
-            falling.step()
-        return head.detach()
 
     def _aligned(self, heads: Tensor, session: int, rng: torch.Generator) -> Tensor:
         """All heads, trained from where they stand on samples of all classes."""
