@@ -42,9 +42,8 @@ class SlowLearner:
         self.device, self.workers = device, workers
         self.encoder = copy.deepcopy(pretrained.encoder).requires_grad_(True)
         for module in self.encoder.modules():
-            if isinstance(
-                module, _BatchNorm
-            ):  # its statistics would become those of the last session, however slow it is
+            # the statistics of batch norm would become those of the last session, however slow the encoder is
+            if isinstance(module, _BatchNorm):
                 module.requires_grad_(False)
 
     def session(self, part: Source, codes: Array, number: int, progress: Progress | None) -> tuple[Array, Array]:
