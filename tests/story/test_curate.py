@@ -46,6 +46,8 @@ def test_files_are_freed_of_twins_and_learned_from(capsys: Capture, photos: Path
         assert len(names) == 2 and len({*names} & ids) <= 1
     page = (tmp_path / "once/report.html").read_text()
     assert f"{len(kept)} of 132 items kept" in page and "data:image/png" in page and "its twin, dropped" in page
+    assert [item for item, _ in said.json["unreadable"]] == ["broken.png"]
+    assert "1 more cannot be read and is left out, such as broken.png: the content is no image" in page
     run = headwater(
         capsys, "pretrain", "mae", "-d", tmp_path / "once", "-o", tmp_path / "run", "--steps", 2, "--batch-size", 8,
         "--set", "size=32", "--json",
@@ -219,6 +221,22 @@ def test_a_few_samples_are_made_and_learned_from(capsys: Capture, tmp_path: Path
         assert said.code == 2 and told in said.err, said.err
 
 
+def test_samples_are_made_of_pictures_that_can_be_read(capsys: Capture, photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    for i, path in enumerate(sorted(photos.glob("*/*.png"))[:24]):
+        (root / f"{i:02}.png").write_bytes(path.read_bytes() if i % 12 else b"none")
+    hw.pretrain("simclr", root, out=tmp_path / "run", steps=1, batch_size=4, device="cpu", set=["size=32"])
+    base = ("curate", "krr-st", "-d", root, "-e", tmp_path / "run", "--set", "steps=3", "--set", "widths=(8,)")
+    said = headwater(capsys, *base, "--keep", 16, "-o", tmp_path / "few")
+    assert said.code == 0 and "unreadable: 00.png" in said.out and "unreadable: 12.png" in said.out, said.err
+    assert (
+        len(hw.open(tmp_path / "few")) == 16 and "2 more cannot be read" in (tmp_path / "few/report.html").read_text()
+    )
+    said = headwater(capsys, *base, "--keep", 20, "-o", tmp_path / "all")
+    assert said.code == 2 and "above the pool" in said.err and not (tmp_path / "all/manifest.json").exists()
+
+
 def test_what_to_label_next(capsys: Capture, photos: Path, tmp_path: Path) -> None:
     files = sorted(p.relative_to(photos).as_posix() for p in photos.glob("*/*"))
     rows = [
@@ -265,7 +283,7 @@ def test_bad_requests_are_refused(capsys: Capture, photos: Path, tmp_path: Path)
     refused("hold NaN or infinity, first in row 31", "near-duplicates", "-d", tmp_path / "bad")
     refused("holds embeddings already", "balanced", "-d", tmp_path / "bad", "-e", "hf:x")
     np.save(tmp_path / "bad.npy", bad)
-    refused("hold NaN or infinity, first in row 31", "balanced", "-d", tmp_path / "bad.npy")
+    refused("bad.npy holds NaN or infinity; features are", "balanced", "-d", tmp_path / "bad.npy")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/manifest.json").write_text('{"kind": "headwater manifest"')
     refused("is damaged", "balanced", "-d", tmp_path / "broken")

@@ -91,6 +91,7 @@ def curate(
             "name": pool.name,
             "pool": len(pool.vectors),
             "kept": len(choice.kept),
+            "unreadable": pool.vectors.unreadable,
             "seconds": round(time.monotonic() - started, 2),
             **choice.facts,
             "versions": versions(),

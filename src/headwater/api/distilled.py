@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Teacher:
     device: torch.device
     mean: Tensor
     std: Tensor
+    bad: dict[str, str] = field(default_factory=dict)
 
     def seen(self, x: Input) -> Tensor:
         x = prepare(x, {"size": (self.side, self.side)})
@@ -60,10 +61,17 @@ class Teacher:
         made = self.pretrained.encoder.eval().to(self.device)(self.pretrained.prepare(x)).pooled.float()
         return (made - self.mean) / self.std
 
-    def all(self, source: Source, workers: int) -> tuple[Tensor, Tensor]:
-        """The pictures of a small set, and their vectors."""
-        parts = [self.seen(b.x["image"]) for _, b in Loader(source, 256, workers=workers).ordered(range(len(source)))]
-        return torch.cat(parts), torch.cat([self.vectors(x) for x in parts])
+    def first(self, source: Source, n: int, workers: int) -> tuple[Tensor, Tensor]:
+        """The pictures of the first n items that can be read, or of fewer if there are no more, and their vectors."""
+        loader, parts, found = Loader(source, min(256, n), workers=workers), list[Tensor](), 0
+        for _, batch in loader.ordered(range(len(source))):
+            parts.append(self.seen(batch.x["image"]))
+            found += len(parts[-1])
+            if found >= n:
+                break
+        self.bad.update(loader.bad)
+        x = torch.cat(parts)[:n]
+        return x, torch.cat([self.vectors(some) for some in x.split(256)])
 
 
 def distilled(
@@ -103,8 +111,11 @@ def distilled(
         claimed(folder)
     started, where = time.monotonic(), pick_device(device)
     teacher, view = _teacher(pretrained, Subset(source, rest[:MEASURED]), where, workers)
-    first, vectors = teacher.all(Subset(source, rest[:size]), workers)
-    stream = iter(Loader(Subset(source, np.sort(rest)), min(method.batch, len(rest)), seed=seed, workers=workers)(0))
+    first, vectors = teacher.first(Subset(source, rest), size, workers)
+    if len(first) < size:
+        raise RequestError(f"A budget of {size:,} samples is above the pool, {len(first):,} items that can be read.")
+    loader = Loader(Subset(source, np.sort(rest)), min(method.batch, len(rest)), seed=seed, workers=workers)
+    stream = iter(loader(0))
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
         real = teacher.seen(next(stream).x["image"])
@@ -116,7 +127,7 @@ def distilled(
     x, y = method.distil(first, vectors, batches, Rng(mix(seed, "krr-st")), tell=_teller(progress))
     if progress is not None:
         progress.end()
-    real, truth = teacher.all(Subset(source, held), workers)
+    real, truth = teacher.first(Subset(source, held), len(held), workers)
     errors = [method.error(*s, real, truth, Rng(mix(seed, "fresh"))) for s in ((x, y), (first, vectors))]
     told = {
         "method": "krr-st",
@@ -125,6 +136,7 @@ def distilled(
         "name": source.name,
         "pool": len(source),
         "kept": len(x),
+        "unreadable": [list(pair) for pair in sorted({**teacher.bad, **loader.bad}.items())],
         "error": errors[0],
         "error_of_real": errors[1],
         "teacher": pretrained.digest,
@@ -145,10 +157,10 @@ def _teacher(pretrained: Pretrained, some: Source, where: torch.device, workers:
     same = facts["size"] is not None and facts["size"][0] == facts["size"][1] <= SIDE
     side = facts["size"][0] if same else SIDE
     plain = Teacher(pretrained, side, where, torch.zeros((), device=where), torch.ones((), device=where))
-    _, vectors = plain.all(some, workers)
+    _, vectors = plain.first(some, len(some), workers)
     if not vectors.isfinite().all():
         raise RequestError("The teacher's vectors hold NaN or infinity.")
-    teacher = Teacher(pretrained, side, where, vectors.mean(0), vectors.std(0).clamp(min=1e-6))
+    teacher = replace(plain, mean=vectors.mean(0), std=vectors.std(0).clamp(min=1e-6))
     return teacher, kit_for("image", {**facts, "size": (side, side)}).weak
 
 

@@ -157,7 +157,7 @@ class Values(Encoder):
 
     def __init__(self, source: Source) -> None:
         super().__init__()
-        self.modality = source.modalities[0]
+        self.modality, self.name = source.modalities[0], source.name
         if self.modality in ("points", "graph"):
             raise RequestError(f"{source.name} holds {self.modality}, whose values are no features; give an --encoder.")
         facts = source.spec[self.modality]
@@ -185,6 +185,8 @@ class Values(Encoder):
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
         if self.modality == "table":
             if self.moments is None:
+                if not x.isfinite().all():
+                    raise RequestError(f"{self.name} holds NaN or infinity; features are finite numbers.")
                 return x
             cells = torch.where(self.categories == 0, (x - self.moments[0]) / self.moments[1], x)
             return plain(cells, self.categories.tolist()).nan_to_num(0)

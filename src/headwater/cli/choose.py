@@ -89,6 +89,8 @@ def _budget(text: str) -> int | float | None:
 
 
 def _show(made: dict[str, Any]) -> None:
+    for item, why in made["unreadable"][:5]:
+        print(f"  unreadable: {item} ({why})")
     if "error" in made:
         told = f"error {100 * made['error']:.1f} % of the variance, with as many real ones {100 * made['error_of_real']:.1f} %"
         print(
