@@ -13,6 +13,7 @@ from typing import Any
 from headwater.api import catalogue
 from headwater.api.override import flat
 from headwater.api.reproduce import of, recorded
+from headwater.api.usage import usage
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "methods"
@@ -29,6 +30,7 @@ def page(name: str, measured: dict[str, Any]) -> str:
     parts.append(
         f"**Differs from the paper:** {paper.differs}" if paper.differs else "No known departure from the paper."
     )
+    parts.append("```text\n" + "\n".join(usage(name)) + "\n```")
     if hasattr(module, "Config"):
         kind = "method" if catalogue.method_class(module) else "adapter"
         parts.append(

@@ -13,6 +13,8 @@ from sklearn.datasets import load_digits
 
 import headwater as hw
 from headwater.api import adapt as adapting
+from headwater.api import catalogue
+from headwater.api.usage import usage
 from tests.story.commands import headwater
 
 
@@ -200,8 +202,21 @@ def test_list_and_show_cover_the_catalogue(capsys: pytest.CaptureFixture[str]) -
     assert {"mae", "simclr", "dino", "lora", "teen"} <= {m["name"] for m in found}
     for method in found:
         shown = headwater(capsys, "show", method["name"])
-        assert shown.code == 0 and "arXiv" in shown.out
+        assert shown.code == 0 and "arXiv" in shown.out and "\nuse " in shown.out
     assert "method.mask.ratio=0.75" in headwater(capsys, "show", "MAE").out
+
+
+def test_what_show_says_to_type_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in catalogue.names():
+        for line in usage(name):
+            if line.startswith("hw."):
+                folder, kind = line.removeprefix("hw.").removesuffix("()").split(".")
+                assert getattr(getattr(hw, folder), kind)().__module__.endswith(f".{catalogue.short(name)}")
+                continue
+            said = headwater(capsys, *line.removeprefix("headwater ").split())
+            assert said.code == 2 and ("RUN" in said.err or "DATA" in said.err), said  # no such run, nothing else wrong
+    assert usage("bob") == ["headwater compare RUN RUN --data DATA --out OUT"]
+    assert "hw.assess.NaiveBayes()" in usage("dis-vs-gen")
 
 
 def test_tables_and_series_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from headwater.api import catalogue
 from headwater.api.override import flat
+from headwater.api.usage import usage
 from headwater.core.errors import RequestError, unknown
 
 ORDER = (
@@ -146,6 +147,7 @@ def method(name: str, data: str) -> dict[str, Any]:
         "idea": inspect.cleandoc(module.__doc__ or ""),
         "paper": {"title": paper.title, "year": paper.year, "arxiv": paper.arxiv, "differs": paper.differs},
         "source": inspect.getsourcefile(module),
+        "usage": usage(name),
     }
     if hasattr(module, "Config"):
         facts["recipe"] = _recipe(module, data)
@@ -185,6 +187,7 @@ def print_method(facts: dict[str, Any]) -> None:
             claim_numbers(found) if found else f"not on record here; `headwater reproduce {facts['name']}` measures it"
         )
         print(f"         {told}")
+    print("\nuse      " + "\n         ".join(facts["usage"]))
     print(f"\nsource   {facts['source']}")
 
 
