@@ -8,13 +8,13 @@ import torch
 
 import headwater as hw
 from headwater.api.evaluate import balanced
-from headwater.api.verdict import OURS, interval, row, verdict
+from headwater.api.verdict import OURS, interval, of_items, row, verdict
 from headwater.core.errors import RequestError
 from headwater.data.source import duplicates, split
 
 
 def line(features: str, budget: Any, values: list[float]) -> dict[str, Any]:
-    return row(features, "linear", budget, values, 500, 0.0)
+    return row(features, "linear", budget, values, interval(values), 0.0)
 
 
 def test_draws_are_balanced_and_within_the_pool() -> None:
@@ -28,14 +28,41 @@ def test_draws_are_balanced_and_within_the_pool() -> None:
 def test_the_interval_covers_as_often_as_it_says() -> None:
     """Of 2,000 five-draw experiments around 0.8, about 95 % of the intervals hold it."""
     rng = np.random.default_rng(0)
-    hits = [low <= 0.8 <= high for low, high in (interval(list(rng.normal(0.8, 0.02, 5)), 0) for _ in range(2000))]
+    hits = [low <= 0.8 <= high for low, high in (interval(list(rng.normal(0.8, 0.02, 5))) for _ in range(2000))]
     assert 0.935 < np.mean(hits) < 0.965
 
 
 def test_a_single_value_gets_the_interval_of_its_test_items() -> None:
-    low, high = interval([0.9], 100)
+    def wilson(n: int) -> tuple[float, float]:
+        return of_items(np.ones(n), (np.arange(n) % 10 > 0).astype(float), numbers=False)
+
+    low, high = wilson(100)
     assert 0.82 < low < 0.9 < high < 0.95
-    assert interval([0.9], 10_000)[0] > 0.89
+    assert wilson(10_000)[0] > 0.89
+
+
+def test_the_interval_of_r2_covers_as_often_as_it_says() -> None:
+    """Half of the variance is said: of 200 test sets of 200 items, about 95 % of the intervals hold 0.5."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        guess = rng.normal(size=200)
+        low, high = of_items(guess + rng.normal(size=200), guess, numbers=True)
+        hits += low <= 0.5 <= high
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_labels_that_are_numbers(tmp_path: Any) -> None:
+    """Budgets count labels, scores are R2, and training from scratch is among the rivals."""
+    run = hw.pretrain("simclr", "diabetes", out=tmp_path / "r", steps=2, batch_size=32, device="cpu")
+    said = hw.evaluate(run.encoder, "diabetes", labels_per_class=[5, "all"], baselines=["raw", "scratch"], draws=2)
+    assert said["metric"] == "r2" and said["budgets"] == [50, "all"]
+    scratch = {r["budget"]: r for r in said["rows"] if r["features"] == "trained from scratch"}
+    assert scratch["all"]["mean"] > 0.35 and scratch["all"]["low"] < scratch["all"]["mean"] < scratch["all"]["high"]
+    assert scratch["all"]["mean"] > scratch[50]["mean"] - 0.2
+    words = said["verdict"]["words"]
+    assert "at 50 labels " in words and "(R² 0." in words and "per class" not in words and "%" not in words
+    with pytest.raises(RequestError, match="500 labels were asked for, and the training part has 318"):
+        hw.evaluate(run.encoder, "diabetes", labels_per_class=[50])
 
 
 def test_the_verdict_follows_paired_differences() -> None:

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.metrics import r2_score
 from torch import Tensor
 from torch.nn import functional as F
 
 from headwater.api.encoders import Pretrained
 from headwater.api.recipe import kit_for
-from headwater.api.verdict import Budget, Row, row
+from headwater.api.verdict import Budget, Row, interval, of_items, row
 from headwater.core.errors import RequestError, WorkError
 from headwater.core.rng import mix
-from headwater.core.types import Graph, Ragged
-from headwater.core.verbs import Encoder
+from headwater.core.types import Batch, Graph, Loss, Ragged, Step
+from headwater.core.verbs import Encoder, Method
 from headwater.data.loader import Loader
 from headwater.data.rows import plain
 from headwater.data.source import Source, Subset
@@ -46,6 +47,13 @@ class Task:
     regression: bool = False
     device: torch.device = torch.device("cpu")
     workers: int = 2
+
+    def row(self, title: str, probe: str, budget: Budget, guesses: list[Array], seconds: float) -> Row:
+        """What was said of the test items in each draw, judged: by accuracy, or by R2 where labels are numbers."""
+        truth = self.labels()[1]
+        values = [float(r2_score(truth, g)) if self.regression else float((g == truth).mean()) for g in guesses]
+        around = of_items(truth, guesses[0], self.regression) if len(guesses) == 1 else interval(values)
+        return row(title, probe, budget, values, around, seconds)
 
     def labels(self) -> tuple[Array, Array]:
         assert self.pool.labels is not None and self.test.labels is not None
@@ -153,32 +161,55 @@ def untrained(pretrained: Pretrained, seed: int) -> Encoder:
 
 
 def classifier(encoder: Encoder, pretrained: Pretrained, source: Source) -> classify.Classify:
-    """A linear head for the classes of `source` on an encoder that takes what `pretrained` takes, with the mild views of it."""
+    """A linear head for the classes of `source`, or for one number, on an encoder that takes what `pretrained` takes, with the
+    mild views of it."""
     modality, side = pretrained.modality, pretrained.card.preprocessing.get("size")
     facts = {**source.spec[modality], **({"size": tuple(side)} if side else {})}
-    config = replace(classify.SMALL, classes=len(source.classes)).viewed(kit_for(modality, facts))
+    config = replace(classify.SMALL, classes=len(source.classes) or 1).viewed(kit_for(modality, facts))
     return config.build({modality: encoder})
 
 
 def scratch(task: Task, pretrained: Pretrained, seed: int, progress: Progress | None) -> Iterator[Row]:
     """The same network, from fresh weights, on the drawn labels alone, with the views that suit the data."""
-    y_test, done = task.labels()[1], 0
+    done = 0
     if progress is not None:
         progress.begin("training from scratch", sum(len(d) for d in task.draws.values()))
     for budget, draws in task.draws.items():
-        started, values = time.monotonic(), []
+        started, guesses = time.monotonic(), list[Array]()
         for i, draw in enumerate(draws):
-            method = classifier(untrained(pretrained, seed + i), pretrained, task.pool)
+            made = classifier(untrained(pretrained, seed + i), pretrained, task.pool)
             few = Subset(task.pool, draw)
+            aim = Numbers(made, few) if task.regression else made
             size = min(128, len(few))
             steps = min(400, max(60, 20 * len(few) // size))
             recipe = FitConfig(
                 steps=steps, batch_size=size, optimiser=AdamW(rate=2e-3), seed=mix(seed, budget, i) % 2**31
             )
-            fit(method, Loader(few, size, seed=seed + i), recipe, device=task.device)
-            guess = _vectors(classify.Scorer(method), task.test, pretrained, task).argmax(1)
-            values.append(float((guess == y_test).mean()))
+            fit(aim, Loader(few, size, seed=seed + i), recipe, device=task.device)
+            said = _vectors(classify.Scorer(made), task.test, pretrained, task)
+            guesses.append(aim.numbers(said) if isinstance(aim, Numbers) else said.argmax(1))
             done += 1
             if progress is not None:
                 progress.show(done, {"": f"{budget} labels"})
-        yield row("trained from scratch", "fine-tuned", budget, values, len(y_test), time.monotonic() - started)
+        yield task.row("trained from scratch", "fine-tuned", budget, guesses, time.monotonic() - started)
+
+
+class Numbers(Method):
+    """Trains the one output of a `classifier` to be the label, which is a number: the square of the error, in deviations of
+    the labels of `few`."""
+
+    def __init__(self, made: classify.Classify, few: Source) -> None:
+        super().__init__()
+        assert few.labels is not None
+        self.made, self.mean, self.std = made, float(few.labels.mean()), float(few.labels.std()) or 1.0
+
+    def encoders(self) -> dict[str, Encoder]:
+        return self.made.encoders()
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        assert batch.y is not None
+        said = self.made.head(self.made.encoder(self.made.seen(batch, step)).pooled)[:, 0]
+        return Loss(F.mse_loss(said, ((batch.y - self.mean) / self.std).to(said)))
+
+    def numbers(self, said: Array) -> Array:
+        return said[:, 0] * self.std + self.mean

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.linear_model import RidgeCV
-from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,7 +19,7 @@ from headwater.api import contenders, run
 from headwater.api.contenders import BASELINES, Array, Task
 from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, conformed, load, suited
-from headwater.api.verdict import OURS, Budget, Row, row, verdict
+from headwater.api.verdict import OURS, Budget, Row, verdict
 from headwater.core.errors import RequestError, unknown
 from headwater.core.rng import mix
 from headwater.data import open as open_data
@@ -28,6 +27,8 @@ from headwater.data.source import Source, Subset, duplicates, split
 from headwater.engine.log import Progress
 from headwater.methods.assess.knn import KNN
 from headwater.methods.assess.linear_probe import LinearProbe
+
+TENS = 10  # labels that are numbers for each label per class that is asked for
 
 
 def evaluate(
@@ -49,6 +50,7 @@ def evaluate(
 
     encoder   a Pretrained, or the path of a run or encoder folder
     against   other encoders, such as public ones (hf:CHECKPOINT), each of which prepares samples as it learned to
+    labels_per_class  of a label that is a number, ten times as many in all
     test      the share of items tested on; split by `seed`, which is the run's own unless given, so that items a run
               held out are the ones tested on
 
@@ -80,7 +82,7 @@ def evaluate(
         task.features[title] = contenders.public(task, other, suited(opened, other), title)
     task.features[OURS] = pool_said, test_said
     rows = list(_probe_all(task, seed, progress))
-    if "scratch" in baselines and not task.regression:
+    if "scratch" in baselines:
         rows += contenders.scratch(task, pretrained, seed, progress)
     same = source.fingerprint == provenance.get("fingerprint")
     result = {
@@ -98,7 +100,7 @@ def evaluate(
         "budgets": list(task.draws),
         "draws": draws,
         "rows": rows,
-        "verdict": verdict(rows, list(task.draws), list(public)),
+        "verdict": verdict(rows, list(task.draws), list(public), task.regression),
     }
     if progress is not None:
         progress.end()
@@ -134,7 +136,9 @@ def _task(pool: Source, test: Source, budgets: Sequence[Budget], draws: int, see
         if budget == "all":
             chosen[budget] = [np.arange(len(pool))]
         elif regression:
-            chosen[budget] = [rng.permutation(len(pool))[: int(budget) * 10] for _ in range(draws)]
+            if (n := TENS * int(budget)) > len(pool):
+                raise RequestError(f"{n} labels were asked for, and the training part has {len(pool)} items.")
+            chosen[n] = [rng.permutation(len(pool))[:n] for _ in range(draws)]
         else:
             chosen[budget] = [balanced(pool.labels, int(budget), rng) for _ in range(draws)]
     return Task(pool, test, chosen, regression=regression)
@@ -161,7 +165,7 @@ def _probe_all(task: Task, seed: int, progress: Progress | None) -> Iterator[Row
             "linear": make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))),
             "knn": make_pipeline(StandardScaler(), KNeighborsRegressor(10)),
         }
-    y_pool, y_test = task.labels()
+    y_pool, _ = task.labels()
     done = 0
     if progress is not None:
         progress.begin("probe", len(task.features) * len(probes) * len(task.draws))
@@ -173,18 +177,7 @@ def _probe_all(task: Task, seed: int, progress: Progress | None) -> Iterator[Row
                 done += 1
                 if progress is not None:
                     progress.show(done, {"": f"{title}, {name}, {budget} labels"})
-                yield row(
-                    title,
-                    name,
-                    budget,
-                    [_score(task, y_test, g) for g in guesses],
-                    len(y_test),
-                    time.monotonic() - started,
-                )
-
-
-def _score(task: Task, truth: Array, guess: Array) -> float:
-    return float(r2_score(truth, guess)) if task.regression else float((guess == truth).mean())
+                yield task.row(title, name, budget, guesses, time.monotonic() - started)
 
 
 def _record(pretrained: Pretrained, result: dict[str, Any]) -> None:
