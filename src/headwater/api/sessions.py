@@ -53,14 +53,14 @@ def sessions(
 
     groups   how many sessions of about as many classes each; or how many classes in each. `seed` decides the order
     test     the share of each class held out and measured on, after each session, of all classes met so far
-    resume   goes on after the last whole session, to the same bits
+    resume   goes on after the last whole session, or within one that trains an encoder, to the same bits
     add      one more session, of the classes of other data, for the learner in `out`
     set      settings of the estimator, each `name=value`
 
     Returns what `continual.json` in `out` holds: `groups`, the names of the classes by session; `matrix`, whose row t holds
     the accuracy on the classes of each session after session t (None: no test data any more); `seen`, that on all of them;
     `average`, the mean of `seen`, `last`, its last, and `forgetting`, by how much sessions are known less at the end than
-    they were at best, on average. `out`/state is all that the next session needs.
+    they were at best, on average. `out`/state is all that the next session needs; an encoder that learned on is in `out`/encoder.
     Raises RequestError for a method that does not learn in sessions, groups that do not fit the classes, and, with `add`,
     for classes that are known.
     """
@@ -114,6 +114,7 @@ def sessions(
         slow.save(done["groups"])
     size = sum(p.stat().st_size for p in (folder / STATE).iterdir())
     result = {"data": source.name, "method": method, **done, **_summary(done), "state_bytes": size}
+    result["encoder_learned"] = slow is not None
     run.write_json(folder / "continual.json", result)
     run.add(folder, versions=versions())
     if progress is not None:

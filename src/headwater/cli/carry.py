@@ -75,6 +75,8 @@ def continual(
 ) -> None:
     """Learn classes that arrive in sessions, keeping no old data, and say what is forgotten.
 
+    With slca the encoder learns on too, slowly (--set slow=0 leaves it as it is), and is written to OUT/encoder.
+
     Examples:
 
     headwater continual fetril --encoder runs/photos --data photos/ --sessions 5 --out runs/photos-sessions
@@ -112,3 +114,5 @@ def _show_sessions(made: dict[str, Any]) -> None:
         f"average {100 * made['average']:.1f}, last {100 * made['last']:.1f}, forgetting {100 * made['forgetting']:.1f} points; "
         f"{made['state_bytes']:,} bytes kept in {made['out']}/state"
     )
+    if made["encoder_learned"]:
+        print(f"Encoder, which learned on: {made['out']}/encoder")

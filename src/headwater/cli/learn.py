@@ -187,7 +187,9 @@ def evaluate(
     data: Data,
     labels: Labels = None,
     read: Read = None,
-    labels_per_class: Annotated[str, typer.Option(help="Label budgets, separated by commas; for numbers as labels, in tens.")] = "1,5,10,all",
+    labels_per_class: Annotated[
+        str, typer.Option(help="Label budgets, separated by commas; for numbers as labels, in tens.")
+    ] = "1,5,10,all",
     baselines: Annotated[str, typer.Option(help="Of raw, pca, random and scratch.")] = "raw,pca,random,scratch",
     against: Annotated[
         list[str] | None,
