@@ -17,11 +17,10 @@ from headwater.api.device import pick_device
 from headwater.api.encoders import Pretrained, load
 from headwater.api.evaluate import labelled
 from headwater.api.override import flat, override
-from headwater.api.recipe import kit_for
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng, mix
 from headwater.core.types import Step
-from headwater.core.verbs import Encoder, Method
+from headwater.core.verbs import Method
 from headwater.data import open as open_data
 from headwater.data.loader import Loader
 from headwater.data.source import Source, split
@@ -109,7 +108,7 @@ def adapt(
         ("full fine-tuning", copy.deepcopy(pretrained.encoder).requires_grad_(True), full),
     ):
         torch.manual_seed(mix(seed, "head"))
-        made, began, aim = _classifier(candidate, pretrained, pool), time.monotonic(), None
+        made, began, aim = contenders.classifier(candidate, pretrained, pool), time.monotonic(), None
         if candidate is adapted:
             if first := adapter.beforehand(pretrained.encoder, adapted, made.config.view):
                 loader = Loader(pool, config.batch_size, seed=mix(seed, "beforehand") % 2**31)
@@ -141,13 +140,6 @@ def _frozen(pool: Source, said: Array, test: Source, told: Array) -> Row:
     right = float(np.mean(probe.predict(told) == test.labels))
     n, memory = probe.coef_.size + probe.intercept_.size, said.nbytes + probe.coef_.nbytes
     return _row("linear probe, frozen encoder", right, n, memory, time.monotonic() - started)
-
-
-def _classifier(encoder: Encoder, pretrained: Pretrained, pool: Source) -> classify.Classify:
-    modality, side = pretrained.modality, pretrained.card.preprocessing.get("size")
-    facts = {**pool.spec[modality], **({"size": tuple(side)} if side else {})}
-    config = replace(classify.SMALL, classes=len(pool.classes)).viewed(kit_for(modality, facts))
-    return config.build({modality: encoder})
 
 
 def _train(
