@@ -18,7 +18,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
-	for script in views overhead probe index; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in views overhead probe index estimators; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
