@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import headwater as hw
+from headwater.api.anomalies import anomalies
+from headwater.api.learned import load as load_learned
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
 from headwater.data.generated.inspection import COUNTS, KINDS, part
@@ -218,6 +220,7 @@ def test_a_folder_of_good_pictures_to_scores_and_heat_maps(tmp_path: Path, capsy
     said = headwater(capsys, "predict", "-e", run, "-d", tmp_path / "new", "-o", out, *read, "--json")
     assert said.code == 0, said.err
     found = said.json
+    assert found["promised"] == pytest.approx(1 / 5)  # four of forty were kept aside
     assert found["scored"] == 16 and found["milliseconds"] > 0 and 0 <= found["aupro"] <= 1 and 0 <= found["auroc"] <= 1
     lines = out.read_text().splitlines()
     assert len(lines) == 17 and lines[0].replace('"', "") == "id,class,score,wrong"
@@ -227,7 +230,61 @@ def test_a_folder_of_good_pictures_to_scores_and_heat_maps(tmp_path: Path, capsy
     page = (tmp_path / "scores.html").read_text()
     assert "data:image/png" in page and "ms a picture" in page and "AUPRO" in page and "http" not in page
     shown = headwater(capsys, "predict", "-e", run, "-d", tmp_path / "new", "-o", tmp_path / "b.csv")
+    assert "of good ones at most 20.0 % are" in page and "Of good ones at most 20.0 % are" in shown.out
     assert shown.code == 0 and "ms a picture" in shown.out and "AUPRO" not in shown.out
     other = ("-d", tmp_path / "good", "-o", tmp_path / "x", "--encoder", "resnet-micro")
     refused = headwater(capsys, "pretrain", "efficientad", *other)
     assert refused.code == 2 and "pdn-small" in refused.err
+    for i in range(5, 40):
+        (tmp_path / "good" / "good" / f"good{i:02}.png").unlink()
+    refused = headwater(capsys, "pretrain", "efficientad", "-d", tmp_path / "good", "-o", tmp_path / "y")
+    assert refused.code == 2 and "has 5 items, and 6 are the least" in refused.err
+
+
+def marked(at: Path, kinds: tuple[str, ...], sizes: tuple[tuple[int, int], ...], n: int = 3) -> None:
+    """As MVTec AD lays its pictures out: test/KIND/000.png, and white on black ground_truth/KIND/000_mask.png but of good ones.
+    The part stands at the left, and what is added to it at the right."""
+    for k, kind in enumerate(kinds):
+        for i in range(n):
+            picture, mask = part(60 + i, kind)
+            wide = [(0, 0), (0, sizes[(i + k) % len(sizes)][1] - 64)]
+            for folder, name, pixels in (("test", "", picture[0]), ("ground_truth", "_mask", 255 * mask)):
+                if folder == "test" or kind != "good":
+                    (at / folder / kind).mkdir(parents=True, exist_ok=True)
+                    filled = np.pad(pixels, wide, constant_values=0)
+                    Image.fromarray(filled).save(at / folder / kind / f"{i:03}{name}.png")
+
+
+def test_white_masks_mark_what_is_wrong_and_good_pictures_need_none(tmp_path: Path) -> None:
+    marked(tmp_path, ("good", "spot"), ((64, 64), (64, 96)))
+    source = hw.open(tmp_path / "test", masks=str(tmp_path / "ground_truth"))
+    assert [source.id(i) for i in range(6)] == [f"{kind}/{i:03}.png" for kind in ("good", "spot") for i in range(3)]
+    assert "3 pictures called good or normal or ok or sound have no mask" in "\n".join(source.notes)
+    for i in range(6):
+        marks = source.annotations(i, source.read(i)).masks
+        assert marks is not None
+        told = torch.from_numpy(part(60 + i % 3, "spot")[1]).long() * (i >= 3)
+        assert torch.equal(marks[0, :, :64], told) and not marks[0, :, 64:].any()
+
+
+def test_all_of_a_wide_picture_is_looked_at(tmp_path: Path) -> None:
+    """Its masks too, in batches of unequal sizes: what a perfect method marks has no pixel wrong."""
+    marked(tmp_path, ("good", "spot"), ((64, 64), (64, 128)))
+    run = hw.pretrain("efficientad", tmp_path / "test", out=tmp_path / "run", steps=1, batch_size=4, workers=1)
+    learned = load_learned(run.path)
+    assert learned.preprocessing["image"]["fit"] == "stretch"
+    seen = list[torch.Tensor]()
+    learned.method.predict = lambda batch, step: seen.append(batch.x["image"]) or batch.x["image"][:, 0]  # type: ignore[func-returns-value]
+    source = hw.open(tmp_path / "test", masks=str(tmp_path / "ground_truth"))
+    made = anomalies(learned, source, batch_size=6, workers=1)
+    assert seen[0].shape == (6, 1, 224, 224)
+    for i, (picture, mask) in made.shown.items():
+        plain = source.read(i)["image"]
+        assert isinstance(plain, torch.Tensor)
+        told = F.interpolate(plain[None].float(), (224, 224), mode="bilinear", antialias=True)[0] / 255
+        torch.testing.assert_close(picture, told, atol=0.005, rtol=0)
+        marks = source.annotations(i, source.read(i)).masks
+        assert marks is not None and mask is not None
+        small = F.interpolate(marks[None].float(), (224, 224), mode="bilinear", antialias=True)[0, 0]
+        np.testing.assert_array_equal(mask, (small > 0.5).numpy())
+    assert {"pixel_auroc", "aupro", "auroc"} <= {*made.measured}

@@ -15,12 +15,12 @@ from headwater.api.encoders import prepare
 from headwater.api.learned import Learned
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
-from headwater.core.types import Batch, Step
+from headwater.core.types import Batch, Ragged, Step
+from headwater.data.annotated import IN_ORDER
 from headwater.data.loader import Loader
 from headwater.data.source import Source
 from headwater.parts.regions import region_overlap
 
-GOOD = ("good", "normal", "ok", "sound")  # classes of what is right, by name
 SHOWN = 8  # pictures in the report: the most wrong, of each class where there are some, and half as many of the least
 TIMED = 30  # single pictures whose time is taken
 Array = NDArray[Any]
@@ -32,6 +32,7 @@ class Anomalies:
     ids, classes  of the n pictures that could be read; the class of each by name, "" where there is none
     scores        how wrong each is: the largest value of its map
     alarm         the score from which on a picture is called wrong, set on good ones kept aside
+    promised      the share of good pictures that are called wrong, at most
     maps          how wrong each pixel is, at the size that the encoder sees [n h w]
     measured      auroc of pictures, auroc_by_class, and where there are masks auroc of pixels and aupro
     milliseconds  for one picture by itself, the median, on `device`
@@ -42,6 +43,7 @@ class Anomalies:
     classes: tuple[str, ...]
     scores: Array
     alarm: float
+    promised: float
     maps: Array
     measured: dict[str, Any]
     milliseconds: float
@@ -87,7 +89,9 @@ def anomalies(learned: Learned, source: Source, *, batch_size: int, workers: int
         seen += list(x)
         if batch.annotations is not None and batch.annotations.masks is not None:
             marked = (batch.annotations.masks > 0).float()[:, None]
-            small = prepare(marked, {**facts, "interpolation": "bilinear"})
+            sized = batch.x["image"]  # masks of pictures of unequal sizes are filled up as these are
+            whole = Ragged(marked, sized.extent) if isinstance(sized, Ragged) else marked
+            small = prepare(whole, {**facts, "interpolation": "bilinear"})
             assert isinstance(small, torch.Tensor)
             masks.append(small[:, 0].numpy() > 0.5)
     if not kept:
@@ -103,6 +107,7 @@ def anomalies(learned: Learned, source: Source, *, batch_size: int, workers: int
         tuple(names),
         scores,
         float(learned.method.get_buffer("units.alarm")),
+        float(learned.method.get_buffer("units.promised")),
         made,
         _measured(scores, made, names, marks),
         _milliseconds(learned, seen[:TIMED], device),
@@ -118,7 +123,7 @@ def _visible(x: torch.Tensor) -> torch.Tensor:
 
 def _measured(scores: Array, maps: Array, names: list[str], masks: Array | None) -> dict[str, Any]:
     known = np.array([bool(n) for n in names])
-    good = np.array([n.lower() in GOOD for n in names])
+    good = np.array([n.lower() in IN_ORDER for n in names])
     wrong = known & ~good
     if not good.any() and masks is not None:  # no class is called good: what has no mark is
         wrong, good = masks.any((1, 2)), ~masks.any((1, 2))

@@ -91,7 +91,13 @@ def pretrain(
     begun = load(encoder) if encoder.startswith(HF) or (encoder and Path(encoder).is_dir()) else None
     if begun is not None:
         source = conformed(source, begun) if takes_boxes(module) else suited(source, begun)
-    holdout = holdout or getattr(catalogue.method_class(module), "holdout", 0.0)  # which a method may need itself
+    own = getattr(catalogue.method_class(module), "holdout", 0.0)  # a method may need it itself
+    if own and not holdout and not round(len(source) * own):
+        raise RequestError(
+            f"{catalogue.slug(module.__name__)} keeps {own:.0%} of the data aside to find what is usual; {source.name} has "
+            f"{len(source)} items, and {int(0.5 / own) + 1} are the least."
+        )
+    holdout = holdout or own
     seen, aside = split(source, holdout, seed) if holdout else (source, source)
     check_whole(module, source)
     recipe = recipe_for(module, _seen_by(begun, source), len(seen), len(source.classes), "" if begun else encoder)
@@ -234,13 +240,14 @@ def _some(source: Source, modality: str, n: int = 256) -> Input:
 
 def preprocessing(modality: str, recipe: Recipe, source: Source, begun: Pretrained | None = None) -> dict[str, Any]:
     """What must happen to a sample before the encoder sees it: how it is read, and the size of pictures. An encoder that
-    goes on keeps its own."""
+    goes on keeps its own; how pictures get to their size may be the method's to say."""
+    fit = {"fit": recipe.method.fit} if modality == "image" and hasattr(recipe.method, "fit") else {}
     if begun is not None and modality == begun.modality:
-        return dict(begun.card.preprocessing)
+        return {**begun.card.preprocessing, **fit}
     as_it_comes = getattr(recipe.encoder[modality], "any_series", False)
     made: dict[str, Any] = {"read": read} if (read := source.reading(modality)) and not as_it_comes else {}
     if modality == "image":
-        made |= {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre"}
+        made |= {"size": [recipe.size, recipe.size], "fit": "cover, then cut at the centre", **fit}
     return made
 
 

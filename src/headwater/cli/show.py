@@ -223,6 +223,7 @@ def prediction(made: Any, out: str) -> dict[str, Any]:
             "scored": len(made.ids),
             "wrong": int((made.scores > made.alarm).sum()),
             "alarm": made.alarm,
+            "promised": made.promised,
             "milliseconds": made.milliseconds,
             "device": made.device,
             **made.measured,
@@ -284,6 +285,7 @@ def print_prediction(found: dict[str, Any]) -> None:
 
 def _print_anomalies(found: dict[str, Any]) -> None:
     print(f"{found['wrong']:,} of {found['scored']:,} pictures are called wrong: {found['out']}, {found['page']}")
+    print(f"Of good ones at most {100 * found['promised']:.1f} % are, if they are like those that it learned from.")
     print(f"{found['milliseconds']:.1f} ms a picture, one at a time, on {found['device']}")
     told = {"auroc": "AUROC of pictures", "pixel_auroc": "AUROC of pixels", "aupro": "AUPRO"}
     if measured := [f"{words} {100 * found[key]:.1f} %" for key, words in told.items() if key in found]:

@@ -26,6 +26,7 @@ from headwater.parts.boxes import none
 
 LOOKED = 1 << 14  # bytes at either end of a JSON file that tell whether it is COCO's
 FEW = 16  # files beside the pictures that are looked into
+IN_ORDER = ("good", "normal", "ok", "sound")  # folders of pictures in which nothing is wrong, and which need no masks
 LISTS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 
 
@@ -78,6 +79,8 @@ class Annotated(Source):
         return Annotations(torch.from_numpy(boxes)[None], torch.from_numpy(classes)[None], mask)
 
     def _mask(self, i: int, masks: Masks, size: tuple[int, int]) -> Tensor:
+        if not masks.marks(i):
+            return torch.zeros(size, dtype=torch.int64)
         try:
             mask = masks.read(i)
         except Unreadable as error:
@@ -117,7 +120,8 @@ def annotate(source: Source, asked: str | None, annotations: str | None, masks: 
     """The pictures of a folder that the annotations and the masks know; the others are left out, and counted.
 
     annotations  a COCO file, or a folder of VOC files
-    masks        a folder of PNG files, each with the stem of its picture
+    masks        a folder of PNG files, each with the stem of its picture, or that and _mask; pictures in a folder called good,
+                 normal, ok or sound need none: nothing is marked on them
     Both are looked for here, then in the folder of the pictures. `asked` are the labels that the user names.
     """
     if not isinstance(source, FileSource) or not isinstance(source.store, Files) or source.modalities != ("image",):
@@ -140,8 +144,15 @@ def annotate(source: Source, asked: str | None, annotations: str | None, masks: 
         columns.append(partners(names if with_ending else list(map(_stem, names)), drawn.keys, annotations))
         notes += _lost(drawn.keys, columns[-1], annotations, "names", "that do not exist")
     if drawings is not None and masks is not None:
-        columns.append(partners(list(map(_stem, names)), list(map(_stem, drawings)), masks))
+        keys = [_stem(name).removesuffix("_mask") for name in drawings]
+        columns.append(partners(list(map(_stem, names)), keys, masks))
         notes += _lost(drawings, columns[-1], masks, "holds masks of", "that do not exist")
+        unmarked = np.array([_folder(name) in IN_ORDER for name in names]) & (columns[-1] < 0)
+        if unmarked.any():
+            notes.append(
+                f"{unmarked.sum():,} pictures called {' or '.join(IN_ORDER)} have no mask: nothing is marked on them."
+            )
+            drawings, columns[-1] = [*drawings, ""], np.where(unmarked, len(drawings), columns[-1])
     chosen = np.flatnonzero(np.all([column >= 0 for column in columns], 0))
     if not len(chosen):
         raise RequestError(f"No picture of {source.name} stands both in {annotations} and in {masks}.")
@@ -188,6 +199,10 @@ def _outside(names: Sequence[str], folder: str) -> list[str]:
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0].rpartition("/")[2].lower()
 
 
 def _lost(keys: Sequence[str], column: np.ndarray, what: str, verb: str, rest: str) -> list[str]:

@@ -24,6 +24,10 @@ class Masks(ABC):
 
     names: tuple[str, ...]
 
+    def marks(self, i: int) -> bool:
+        """Whether picture i has a mask; all of one that has none is of class 0."""
+        return True
+
     @abstractmethod
     def read(self, i: int) -> Int[Tensor, "h w"]:
         """The class of each pixel, -1 for none. Raises `Unreadable`."""
@@ -48,14 +52,20 @@ class MaskStack(Masks):
 
 @dataclass(frozen=True)
 class MaskFiles(Masks):
-    """File i of `files` is the mask of picture i. 255 in a file of 8 bits means no class, unless that many are named."""
+    """File i of `files` is the mask of picture i; without a name there is none. 255 in a file of 8 bits means no class, unless
+    that many are named. A grey file of 0 and 255 alone, where no class is named, is black and white: 255 is class 1."""
 
     files: Files
     names: tuple[str, ...] = ()
 
+    def marks(self, i: int) -> bool:
+        return bool(self.files.name(i))
+
     def read(self, i: int) -> Int[Tensor, "h w"]:
         item = self.files.name(i)
-        found = _indices(self.files.load(i), item)
+        found, grey = _indices(self.files.load(i), item)
+        if grey and not self.names and np.isin(found, (0, VOID)).all():
+            return torch.from_numpy((found == VOID).astype(np.int64))
         if found.dtype == np.uint8 and len(self.names) <= VOID:
             mask = np.where(found == VOID, -1, found.astype(np.int64))
         else:
@@ -68,18 +78,19 @@ class MaskFiles(Masks):
         return digest(self.files.fingerprint(), *self.names)
 
 
-def _indices(data: bytes, item: str) -> np.ndarray:
+def _indices(data: bytes, item: str) -> tuple[np.ndarray, bool]:
+    """The number of each pixel, and whether the numbers are 8 bits of grey, not of a palette."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in MODES:
                 raise Unreadable(item, f"it holds colours ({image.mode}); one channel of class numbers is expected")
-            found = np.array(image)
+            found, grey = np.array(image), image.mode == "L"
     except UnidentifiedImageError as error:
         raise Unreadable(item, f"it is no image (it starts with {data[:8]!r})") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise Unreadable(item, f"it is damaged or too large ({error})") from error
     if found.dtype == np.bool_:
-        return found.astype(np.uint8)
+        return found.astype(np.uint8), False
     if data[:4] == b"\x89PNG" and data[25] == 0 and data[24] in (2, 4):  # Pillow spreads grey of few bits over 0 to 255
-        return found // np.uint8(255 // (2 ** data[24] - 1))
-    return found
+        return found // np.uint8(255 // (2 ** data[24] - 1)), False
+    return found, grey

@@ -24,6 +24,7 @@ class Scored(Protocol):
     classes: tuple[str, ...]
     scores: NDArray[Any]
     alarm: float
+    promised: float
     maps: NDArray[Any]
     measured: dict[str, Any]
     milliseconds: float
@@ -87,6 +88,7 @@ def page(made: Scored, drawn: Path) -> str:
         n=len(made.ids),
         wrong=wrong,
         alarm=made.alarm,
+        promised=made.promised,
         milliseconds=made.milliseconds,
         device=made.device,
         measured=made.measured,

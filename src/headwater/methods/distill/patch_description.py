@@ -59,6 +59,7 @@ class Config:
     finer    the student sees pictures whose pixels are means of so many by so many of the view's
     """
 
+    fit: ClassVar = "stretch"
     view: View = Chain(Resize(448), Grey(0.1))
     finer: int = 2
     teacher: str = ""
