@@ -133,6 +133,8 @@ def test_bad_requests_are_refused(run: Path, tmp_path: Path) -> None:
     refused("'knn' does not learn in sessions; these do: .*fetril", method="knn")
     refused("named 'alpha'", set=["alpha=1"])
     refused("no run at", resume=True)
+    refused("slow of 0 or more; got 0.01 and -1", method="slca", set=["slow=-1"])
+    refused("steps must be at least 1; got 0", method="slca", set=["steps=0"])
     assert not (tmp_path / "x").exists()
     hw.continual.sessions("fetril", run, "digits", out=tmp_path / "y", groups=2)
     with pytest.raises(RequestError, match="another settings"):

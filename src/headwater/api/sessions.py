@@ -70,14 +70,14 @@ def sessions(
         raise RequestError(f"{source.name} has numbers for labels; classes come in sessions.")
     folder, where, kind = Path(out), pick_device(device), _learner(method)
     settings = override(kind().get_params(), set)
+    model = kind(**settings)
+    slow = SlowLearner(model, pretrained, folder, seed, where, workers) if getattr(model, "slow", 0) else None
     identity: dict[str, Any] = {"method": method, "settings": flat(settings), "encoder": pretrained.digest}
     if add:
         run.claim(folder, identity, resume=True)
     else:
         plan = _planned(source.classes, groups, seed)
         run.claim(folder, {**identity, "groups": plan, "seed": seed, "fingerprint": source.fingerprint}, resume)
-    model = kind(**settings)
-    slow = SlowLearner(model, pretrained, folder, seed, where, workers) if getattr(model, "slow", 0) else None
     done: dict[str, Any] = {"groups": [], "matrix": [], "seen": []}
     if recovered(folder / STATE):
         done = _restore(folder / STATE, model, slow)

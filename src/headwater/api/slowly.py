@@ -4,6 +4,7 @@ import copy
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ class SlowLearner:
     ) -> None:
         self.model, self.pretrained, self.folder, self.seed = model, pretrained, folder, seed
         self.device, self.workers = device, workers
+        self.config = FitConfig(
+            steps=model.steps,
+            optimiser=SGD(rate=model.rate, slow=model.slow, momentum=MOMENTUM, weight_decay=DECAY),
+            clip=math.inf,
+            precision="float32",
+            save_every=min(EVERY, max(1, model.steps // 4)),
+        )
         self.encoder = copy.deepcopy(pretrained.encoder).requires_grad_(True)
         for module in self.encoder.modules():
             # the statistics of batch norm would become those of the last session, however slow the encoder is
@@ -58,17 +66,8 @@ class SlowLearner:
         mine = _numbered(part, codes)
         learner = contenders.classifier(self.encoder, self.pretrained, mine)
         learner.head = head = SessionHead(self.encoder.dim, len(mine.classes), scale)
-        optimiser = SGD(rate=model.rate, slow=model.slow, momentum=MOMENTUM, weight_decay=DECAY)
         size = min(BATCH, len(part))
-        config = FitConfig(
-            steps=model.steps,
-            batch_size=size,
-            optimiser=optimiser,
-            clip=math.inf,
-            precision="float32",
-            seed=mix(self.seed, "session", number) % 2**31,
-            save_every=min(EVERY, max(1, model.steps // 4)),
-        )
+        config = replace(self.config, batch_size=size, seed=mix(self.seed, "session", number) % 2**31)
         loader = Loader(mine, size, seed=config.seed, workers=self.workers)
         made = fit(learner, loader, config, out=at, resume=at.is_dir(), device=self.device, progress=progress)
         if not made.done:
