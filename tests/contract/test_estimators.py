@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import jaxtyping
+import numpy as np
 import pytest
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from headwater.api import assess, continual
@@ -59,3 +60,12 @@ def unchecked_types() -> Iterator[None]:
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=refused)
 def test_keeps_the_contract_of_scikit_learn(estimator: BaseEstimator, check: Callable[[BaseEstimator], None]) -> None:
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if is_classifier(e)], ids=str)
+def test_a_class_of_one_sample_is_learned(estimator: BaseEstimator) -> None:
+    x = np.random.default_rng(0).normal(size=(41, 4))
+    y = np.repeat([0, 1, 2], [20, 20, 1])
+    x[np.arange(41), y] += 20
+    found = clone(estimator).fit(x, y)
+    assert list(found.classes_) == [0, 1, 2] and np.mean(found.predict(x) == y) > 0.9

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 import headwater as hw
+from headwater.api.run import claim_afresh
+from headwater.core.errors import RequestError
 from headwater.engine import checkpoint
 from headwater.engine.artefact import load_encoder, save_encoder
 from tests.story.commands import headwater
@@ -253,6 +255,19 @@ def test_an_adapter_that_finds_nothing_to_adapt(capsys: Capture, tmp_path: Path)
     said = headwater(capsys, "adapt", "lora", "-e", tmp_path / "c", "-d", "digits", "-o", tmp_path / "l")
     wrong(said, "LoRA found no linear map")
     assert not (tmp_path / "l").exists()
+
+
+def test_an_adapter_needs_two_classes(capsys: Capture, pictures: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("file,label\n" + "".join(f"{i:02}.png,cat\n" for i in range(40)))
+    said = ("adapt", "lora", "-e", run, "-d", pictures, "--labels", tmp_path / "one.csv", "-o", tmp_path / "l")
+    wrong(headwater(capsys, *said), "one class, cat")
+    assert not (tmp_path / "l").exists()
+
+
+def test_a_folder_of_another_encoder_names_both_in_short(tmp_path: Path) -> None:
+    claim_afresh(tmp_path / "x", {"base": "a" * 64}, end="end.json")
+    with pytest.raises(RequestError, match=r"stopped and has another base, a{12}\.\.\. and not b{12}\.\.\.;"):
+        claim_afresh(tmp_path / "x", {"base": "b" * 64}, end="end.json")
 
 
 def test_a_budget_of_labels_that_is_no_number(capsys: Capture, run: Path) -> None:

@@ -77,6 +77,8 @@ def adapt(
     source = labelled(open_data(data, labels=labels), pretrained)
     if not source.classes:
         raise RequestError(f"{source.name} has numbers for labels; adapters are trained on classes.")
+    if len(source.classes) < 2:
+        raise RequestError(f"{source.name} holds one class, {source.classes[0]}; adapters need two or more.")
     optimiser = AdamW(rate=kind.rate, weight_decay=kind.decay, layer_decay=kind.layer_decay)
     fitted = FitConfig(steps=steps, batch_size=min(batch_size, len(source)), optimiser=optimiser, seed=seed)
     config = module.Config()

@@ -137,7 +137,9 @@ def study(
     that is none and for encoders that do not read pictures.
     """
     if catalogue.slug(catalogue.load(name).__name__) not in STUDIES:
-        raise RequestError(f"{name!r} is no study of this command; there is {', '.join(STUDIES)}.")
+        raise RequestError(
+            f"{name!r} is no study of this command; there is {', '.join(STUDIES)}, and bob is `headwater compare`."
+        )
     loaded = {
         str(e.path if isinstance(e, Pretrained) else e): e if isinstance(e, Pretrained) else load(e) for e in encoders
     }
