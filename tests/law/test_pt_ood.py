@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
@@ -86,6 +87,26 @@ def test_vim_is_the_energy_less_the_virtual_logit(digits: list[np.ndarray]) -> N
     alpha = logits(known).max(1).mean() / residual(known).mean()
     told = logsumexp(logits(x_test), 1) - alpha * residual(x_test)
     np.testing.assert_allclose(FamiliarityScore(by="vim", axes=20).fit(x, y).score_samples(x_test), told, rtol=1e-5)
+
+
+@pytest.mark.parametrize("by", ["knn", "energy", "mahalanobis", "vim"])
+def test_it_is_pytorch_oods(digits: list[np.ndarray], by: str) -> None:
+    detector = pytest.importorskip("pytorch_ood.detector")  # it needs torchvision, which the project does without
+    x, y, _, strange = digits
+    known, of = torch.tensor(x[rest(x)], dtype=torch.float32), torch.from_numpy(y[rest(x)])
+    ours = FamiliarityScore(by=by, axes=20).fit(x, y)
+    if by == "energy":
+        theirs = detector.EnergyBased.score(torch.from_numpy(strange @ ours.coef_.T + ours.intercept_))
+    else:
+        head = [torch.from_numpy(v) for v in (ours.coef_, ours.intercept_)] if by == "vim" else ()
+        made = {"knn": detector.KNN, "mahalanobis": detector.Mahalanobis, "vim": detector.ViM}[by]
+        made = made(None, 20, *head) if by == "vim" else made(None, k=5) if by == "knn" else made(None)
+        theirs = made.fit_features(known, of).predict_features(torch.tensor(strange, dtype=torch.float32))
+    scale = (
+        2 * len(known) if by == "mahalanobis" else 1
+    )  # theirs: half the distance, by the scatter not yet divided by n
+    told = ours.score_samples(strange)
+    np.testing.assert_allclose(-scale * theirs.double().numpy(), told, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("by", SCORES)
