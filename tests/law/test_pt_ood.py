@@ -98,13 +98,12 @@ def test_it_is_pytorch_oods(digits: list[np.ndarray], by: str) -> None:
     if by == "energy":
         theirs = detector.EnergyBased.score(torch.from_numpy(strange @ ours.coef_.T + ours.intercept_))
     else:
-        head = [torch.from_numpy(v) for v in (ours.coef_, ours.intercept_)] if by == "vim" else ()
-        made = {"knn": detector.KNN, "mahalanobis": detector.Mahalanobis, "vim": detector.ViM}[by]
-        made = made(None, 20, *head) if by == "vim" else made(None, k=5) if by == "knn" else made(None)
+        if by == "vim":
+            made = detector.ViM(None, 20, torch.from_numpy(ours.coef_), torch.from_numpy(ours.intercept_))
+        else:
+            made = detector.KNN(None, k=5) if by == "knn" else detector.Mahalanobis(None)
         theirs = made.fit_features(known, of).predict_features(torch.tensor(strange, dtype=torch.float32))
-    scale = (
-        2 * len(known) if by == "mahalanobis" else 1
-    )  # theirs: half the distance, by the scatter not yet divided by n
+    scale = 2 * len(known) if by == "mahalanobis" else 1  # theirs is half of it, and the scatter not divided by n
     told = ours.score_samples(strange)
     np.testing.assert_allclose(-scale * theirs.double().numpy(), told, rtol=1e-3, atol=1e-3)
 
