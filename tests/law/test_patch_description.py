@@ -112,6 +112,7 @@ def test_stages_and_the_pixels_between_their_positions() -> None:
             assert 32 // made.shape[-1] == layout(teacher, [stage])[1]
         with pytest.raises(RequestError, match=f"has stages 1 to {n}"):
             layout(teacher, [n + 1])
+    assert len(swin.maps(x, upto=1)) == 1
     tokens = swin.norm(stage_maps(swin, x, [2])[0].permute(0, 2, 3, 1)).flatten(1, 2)  # type: ignore[operator]
     torch.testing.assert_close(tokens, swin(x).tokens)
 

@@ -10,8 +10,10 @@ import torch
 
 from headwater.core.errors import RequestError, unknown
 from headwater.core.verbs import Encoder
+from headwater.interop import timm_resnet
 from headwater.interop.huggingface import FAMILIES, Loaded, images
 from headwater.interop.huggingface.loading import PROCESSORS, read_config, read_processor, read_weights
+from headwater.parts.convnet import ConvNet
 from headwater.parts.wrapped import INPUTS, Wrapped, WrappedConfig, encoding_part, quiet, said
 
 VIDEO = ("videomae", "vivit", "timesformer")  # which call clips what other models call pictures
@@ -69,7 +71,7 @@ def load(at: Path) -> Loaded:
         encoder.normalise.load_state_dict(
             {k.rpartition(".")[2]: v for k, v in images.constants("", config, processor).items()}
         )
-    return Loaded(encoder.eval(), made, preprocessing, kind)
+    return Loaded(encoder.eval(), encoder.config, preprocessing, kind)
 
 
 def save(encoder: Encoder, architecture: WrappedConfig, preprocessing: Mapping[str, Any], at: Path) -> str:
@@ -146,34 +148,9 @@ def _preprocessing(at: Path, config: Mapping[str, Any], processor: Mapping[str, 
 
 
 def _timm(at: Path, config: Mapping[str, Any]) -> Loaded:
-    """A folder of timm: config.json with "architecture" and "pretrained_cfg" beside the weights."""
-    about = config.get("pretrained_cfg", {})
+    """A folder of timm: config.json with "architecture" and "pretrained_cfg" beside the weights; a ResNet as one of ours."""
+    about, name = config.get("pretrained_cfg", {}), str(config["architecture"])
     channels, height, width = about.get("input_size", (3, 224, 224))
-    settings = {"architecture": config["architecture"], "model_args": config.get("model_args", {})}
-    made = WrappedConfig(
-        library="timm",
-        settings=json.dumps(settings, sort_keys=True),
-        modality="image",
-        channels=int(channels),
-        dim=int(config.get("num_features", 0)),
-        pool="own",
-    )
-    encoder = made.build()
-    assert isinstance(encoder, Wrapped)
-    weights = read_weights(at)
-    missing, _ = encoder.model.load_state_dict(weights, strict=False)  # what is over is the classifier
-    if missing:
-        raise RequestError(
-            f"{at}: the checkpoint lacks {len(missing)} weights of a {config['architecture']}, such as {missing[0]}."
-        )
-    with torch.inference_mode():
-        dim = int(encoder.eval()(torch.zeros(1, channels, height, width)).pooled.shape[-1])
-    encoder.config, encoder.dim = replace(made, dim=dim), dim
-    mean, std = (
-        torch.tensor(about.get(k, v)) for k, v in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225)))
-    )
-    assert isinstance(encoder.normalise, torch.nn.Module)
-    encoder.normalise.load_state_dict({"mean": mean, "std": std})
     filters = ("bilinear", "bicubic")
     if about.get("interpolation", "bicubic") not in filters:
         raise RequestError(
@@ -185,7 +162,35 @@ def _timm(at: Path, config: Mapping[str, Any]) -> Loaded:
         "fit": "cover",
         "crop": float(about.get("crop_pct", 0.875)),
     }
-    return Loaded(encoder, encoder.config, preprocessing, f"timm:{config['architecture']}")
+    weights, args = read_weights(at), config.get("model_args", {})
+    encoder: ConvNet | Wrapped
+    if name in timm_resnet.SIZES and not args:
+        encoder = timm_resnet.build(name, int(channels), weights, at)
+    else:
+        encoder = _wrapped_timm(name, args, config.get("num_features", 0), (channels, height, width), weights, at)
+    mean, std = (
+        torch.tensor(about.get(k, v)) for k, v in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225)))
+    )
+    assert isinstance(encoder.normalise, torch.nn.Module)
+    encoder.normalise.load_state_dict({"mean": mean, "std": std})
+    return Loaded(encoder.eval(), encoder.config, preprocessing, f"timm:{name}")
+
+
+def _wrapped_timm(
+    name: str, args: Mapping[str, Any], dim: int, size: tuple[int, int, int], weights: Mapping[str, Any], at: Path
+) -> Wrapped:
+    settings = json.dumps({"architecture": name, "model_args": args}, sort_keys=True)
+    made = WrappedConfig(
+        library="timm", settings=settings, modality="image", channels=int(size[0]), dim=int(dim), pool="own"
+    )
+    encoder = made.build()
+    missing, _ = encoder.model.load_state_dict(weights, strict=False)  # what is over is the classifier
+    if missing:
+        raise RequestError(f"{at}: the checkpoint lacks {len(missing)} weights of a {name}, such as {missing[0]}.")
+    with torch.inference_mode():
+        dim = int(encoder.eval()(torch.zeros(1, *size)).pooled.shape[-1])
+    encoder.config, encoder.dim = replace(made, dim=dim), dim
+    return encoder
 
 
 def _first_line(error: Exception) -> str:

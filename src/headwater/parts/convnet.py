@@ -27,7 +27,8 @@ class ResNetConfig:
 
     stem_stride  1 keeps small inputs whole (the CIFAR stem); 2 is the 7-wide stem with max pooling
     stem         channels of the stem; 0 takes those of the first stage, or of its narrow inside if bottleneck
-    bottleneck   1-3-1 blocks with a narrow inside of a quarter, which strides in the 3 (ResNet-50, version 1.5)
+    bottleneck   1-3-1 blocks with a narrow inside, which strides in the 3 (ResNet-50, version 1.5)
+    narrowing    how many times narrower than the block that inside is; 2 in Wide ResNet-50-2 and -101-2
     """
 
     modality: str = "image"
@@ -38,11 +39,12 @@ class ResNetConfig:
     stem_stride: int = 2
     stem: int = 0
     bottleneck: bool = False
+    narrowing: int = 4
 
     def __post_init__(self) -> None:
         _same_length(self)
-        if self.bottleneck and any(w % 4 for w in self.widths):
-            raise RequestError(f"ResNetConfig: bottleneck widths must divide by 4; got {self.widths}.")
+        if self.bottleneck and any(w % self.narrowing for w in self.widths):
+            raise RequestError(f"ResNetConfig: bottleneck widths must divide by {self.narrowing}; got {self.widths}.")
 
     @property
     def stride(self) -> int:
@@ -166,10 +168,10 @@ def applied(layer: nn.Module, x: Float[Tensor, "b c ..."], seen: Bool[Tensor, "b
 
 
 class Residual(nn.Module):
-    def __init__(self, rank: int, width_in: int, width: int, stride: int, bottleneck: bool) -> None:
+    def __init__(self, rank: int, width_in: int, width: int, stride: int, bottleneck: bool, narrowing: int) -> None:
         super().__init__()
         conv, norm = CONV[rank - 1], BATCH_NORM[rank - 1]
-        narrow = width // 4
+        narrow = width // narrowing
         # (channels in, channels out, kernel, stride)
         shapes = (
             [(width_in, narrow, 1, 1), (narrow, narrow, 3, stride), (narrow, width, 1, 1)]
@@ -231,7 +233,9 @@ def _resnet(config: ResNetConfig) -> nn.Sequential:
         layers.append(MAX_POOL[r - 1](3, 2, 1))
     for stage, (wide, deep) in enumerate(zip(config.widths, config.depths, strict=True)):
         for i in range(deep):
-            layers.append(Residual(r, width, wide, 2 if i == 0 and stage > 0 else 1, config.bottleneck))
+            layers.append(
+                Residual(r, width, wide, 2 if i == 0 and stage > 0 else 1, config.bottleneck, config.narrowing)
+            )
             width = wide
     return nn.Sequential(*layers)
 

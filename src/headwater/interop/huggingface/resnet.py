@@ -53,6 +53,10 @@ class ResNet(PictureFamily):
     def config(self, architecture: Any, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(architecture, ResNetConfig) or architecture.rank != 2 or architecture.stem_stride != 2:
             raise RequestError("ResNet of `transformers` is a ResNet over pictures with stem_stride=2.")
+        if architecture.bottleneck and architecture.narrowing != 4:
+            raise RequestError(
+                "ResNet of `transformers` has bottlenecks whose inside is a quarter; a wide one is written as safetensors."
+            )
         narrow = architecture.widths[0] // (4 if architecture.bottleneck else 1)
         return {
             "model_type": "resnet",

@@ -9,12 +9,13 @@
 The first of two steps to find what is wrong with things; pictures of all sorts do for it, and it is done once:
 
     headwater pretrain patch-description --data pictures/ --encoder pdn-small --out runs/teacher
-        --set method.teacher=hf:microsoft/resnet-101
+        --set method.teacher=hf:timm/wide_resnet101_2.tv_in1k
     headwater pretrain efficientad --encoder runs/teacher --data good/ --out runs/parts
     headwater predict --encoder runs/parts --data new/ --out scores.csv
 
-The large network is a run, an encoder folder or hf:CHECKPOINT: a ResNet, ConvNeXt, Swin or ViT. With none given it is an
-untrained one, which is enough to try things out. A ViT needs fewer pixels: --set method.side=448.
+The large network is a run, an encoder folder or hf:CHECKPOINT (of transformers, or a ResNet of timm, as the paper's is): a
+ResNet, ConvNeXt, Swin or ViT. With none given it is an untrained one, which is enough to try things out. A ViT needs fewer
+pixels: --set method.side=448.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,11 +42,11 @@ PAPER = Paper(
     title="EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies",
     year=2023,
     arxiv="2303.14535",
-    differs="any network with maps teaches, where the paper has a WideResNet-101 (stages 2 and 3); the blocks of a ViT count as "
-    "four stages; the mean and deviation of channels are those on 256 pictures, not 10,000; a student without padding learns "
-    "without it, its target being cut to the size of its map, where the code pads while it learns; what the student sees is "
-    "the mean of 2 x 2 pixels of what the teacher sees, 224 and 448 pixels (there 256 and 512); AdamW, "
-    "cosine, 20,000 steps instead of 60,000.",
+    differs="any network with maps teaches; the paper's, a WideResNet-101 (stages 2 and 3), has to be given; the blocks of a "
+    "ViT count as four stages; the mean and deviation of channels are those on 256 pictures, not 10,000; a student without "
+    "padding learns without it, its target being cut to the size of its map, where the code pads while it learns; what the "
+    "student sees is the mean of 2 x 2 pixels of what the teacher sees, 224 and 448 pixels (there 256 and 512); AdamW, cosine, "
+    "20,000 steps instead of 60,000.",
 )
 UNTRAINED = ResNetConfig(widths=(32, 64, 128), depths=(1, 1, 1), stem_stride=1)
 AT_A_TIME = 16  # pictures that the teacher is asked about before the first step
