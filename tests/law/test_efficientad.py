@@ -13,6 +13,7 @@ from headwater.api.anomalies import anomalies
 from headwater.api.learned import load as load_learned
 from headwater.core.errors import RequestError
 from headwater.core.rng import Rng
+from headwater.core.types import Batch
 from headwater.data.generated.inspection import COUNTS, KINDS, part
 from headwater.methods.assess.efficientad import TINY, Config, EfficientAD
 from headwater.parts.losses import hardest
@@ -253,6 +254,13 @@ def marked(at: Path, kinds: tuple[str, ...], sizes: tuple[tuple[int, int], ...],
                     (at / folder / kind).mkdir(parents=True, exist_ok=True)
                     filled = np.pad(pixels, wide, constant_values=0)
                     Image.fromarray(filled).save(at / folder / kind / f"{i:03}{name}.png")
+
+
+def test_grey_pictures_have_a_teacher_of_colours() -> None:
+    made, grey = built(), torch.rand(4, 1, 16, 16)
+    a, b = (made.loss(Batch({"image": x}), small.step()).value for x in (grey, grey.expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(made.eval().maps(grey), made.maps(grey.expand(-1, 3, -1, -1)))
 
 
 def test_white_masks_mark_what_is_wrong_and_good_pictures_need_none(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class EfficientAD(Method):
         seen = norm(x)
         copied, _ = self.student(seen).chunk(2, 1)
         hard = hardest((self.target(x) - copied).square(), self.config.hard)
-        outside = self.student(pink(x.shape, step.rng).to(seen))[:, : self.teacher.dim].square().flatten(1).mean(1)
+        outside = self.student(pink(seen.shape, step.rng).to(seen))[:, : self.teacher.dim].square().flatten(1).mean(1)
         changed = one_of_three(x, step.rng)
         whole, (_, followed) = self.auto(norm(changed)), self.student(norm(changed)).chunk(2, 1)
         auto = (self.target(changed) - whole).square().flatten(1).mean(1)
