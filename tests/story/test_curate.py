@@ -72,7 +72,7 @@ def test_embeddings_are_balanced_and_lead_back_to_the_data(capsys: Capture, tmp_
     assert isinstance(kept, Subset) and kept.labels is not None and digits.labels is not None
     np.testing.assert_array_equal(kept.labels, digits.labels[ours["position"]])
     page = (tmp_path / "even/report.html").read_text()
-    assert "Groups before and after" in page and "Labels before and after" in page
+    assert "Groups before and after" in page and "Labels before and after" in page and "group 0, such as " in page
     twice = hw.curate("near-duplicates", kept, keep=20)  # a choice among what was chosen
     assert len(twice.kept) == 20 and twice.data is not None and len(twice.data) == 20
     np.testing.assert_allclose(hw.embed(tmp_path / "run", kept), vectors[ours["position"]], atol=1e-4)
@@ -167,7 +167,9 @@ def test_a_mixture_is_searched_for_data_that_count(capsys: Capture, tmp_path: Pa
     assert isinstance(mixed, Subset) and len(mixed) == 200
     share = float((mixed.indices < 300).mean())
     assert share > 0.6, share  # half of the pool
-    assert "The mixture" in (tmp_path / "mixed/report.html").read_text()
+    page = (tmp_path / "mixed/report.html").read_text()
+    assert "The mixture" in page and "200 draws from 600 of 600 items, mixed as 9 trials suggest" in page
+    assert "group 0, such as " in page and ", of the data " in page
     for told, words in (
         ("climb needs a target", base),
         ("balanced makes no trials", ("curate", "balanced", "-d", "digits", "--target", "digits")),
@@ -252,7 +254,10 @@ def test_what_to_label_next(capsys: Capture, photos: Path, tmp_path: Path) -> No
     kept = pq.read_table(tmp_path / "next/kept.parquet")
     assert len(kept) == 12 and not {*kept["id"].to_pylist()} & {row.partition(",")[0] for row in rows}
     assert set(kept["label"].to_pylist()) == {None} and min(kept["score"].to_pylist()) >= 0
-    assert "no label" in (tmp_path / "next/report.html").read_text()
+    page = (tmp_path / "next/report.html").read_text()
+    free = 132 - len({row.partition(",")[0] for row in rows})
+    assert f"12 of the {free} items without a label are to be labelled next" in page
+    assert "Labels and guesses before and after" in page and "no label" in page
     said = headwater(capsys, *base, 120, "-o", tmp_path / "more")
     assert said.code == 2 and "is above the pool, " in said.err and "without a label" in said.err
     said = headwater(capsys, "curate", "active-outliers", "-d", "waves", "-o", tmp_path / "all", "--keep", 3)

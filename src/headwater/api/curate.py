@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from headwater.api import catalogue, run
 from headwater.api.distilled import distilled
@@ -132,29 +133,59 @@ def _write(folder: Path, pool: Pool, choice: Choice, told: dict[str, Any]) -> No
 def _story(folder: Path, pool: Pool, choice: Choice, told: Mapping[str, Any]) -> Story:
     """What the report shows: the groups before and after, and some of what was kept and dropped."""
     rows, gone = choice.kept.numpy(), np.setdiff1d(np.arange(len(pool.vectors)), choice.kept.numpy())
-    tables = []
-    if "group" in choice.columns:
-        tables.append(("Groups", _before_and_after(choice.columns["group"].numpy(), rows, None)))
-    if (known := pool.known()) is not None and known.names:
-        tables.append(("Labels", _before_and_after(known.classes.numpy(), rows, known.names)))
+    known, group = pool.known(), choice.columns.get("group")
+    classes = known.names if known is not None else ()
+    tables, mixture, words = [], [], ""
+    if choice.mixture and group is not None:
+        names, sizes = _named(pool, group), group[choice.kept].bincount() / len(rows)
+        mixture = [(names(g), float(sizes[g]), share) for g, share in choice.mixture.items()]
+        words = _searched(choice, told)
+    elif group is not None and told["method"] == "active-outliers":
+        free = int((choice.columns["score"] >= 0).sum())
+        words = f"{len(rows):,} of the {free:,} items without a label are to be labelled next."
+        tables.append(("Labels and guesses", _before_and_after(group.numpy(), rows, _classed(classes))))
+    elif group is not None:
+        tables.append(("Groups", _before_and_after(group.numpy(), rows, _named(pool, group))))
+    if known is not None and classes:
+        tables.append(("Labels", _before_and_after(known.classes.numpy(), rows, _classed(classes))))
     if "twin" in choice.columns:
         similar, twin = (choice.columns[name].numpy() for name in ("similarity", "twin"))
         gone = gone[np.argsort(-similar[gone], kind="stable")]
         some = gone[np.unique(np.linspace(0, len(gone) - 1, min(SHOWN, len(gone))).astype(int))]
-        names = pool.names(np.concatenate([twin[some], some]))
+        names = pool.told(np.concatenate([twin[some], some]))
         pairs = [(a, b, float(v)) for a, b, v in zip(names, names[len(some) :], similar[some], strict=False)]
         columns = [("an item", twin[some]), ("its twin, dropped", some)]
-        return Story(told, tables, pairs, draw(pool, columns, folder / PICTURE))
+        return Story(told, tables, (), pairs, draw(pool, columns, folder / PICTURE))
     generator = np.random.default_rng(0)
     columns = []
     for title, these in (("kept", rows), ("dropped", gone)):
         lots = np.array_split(generator.permutation(these)[: ACROSS * SHOWN], ACROSS)
         columns += [(title if i == 0 else "", lot) for i, lot in enumerate(lots)]
-    return Story(told, tables, [], draw(pool, columns, folder / PICTURE))
+    return Story(told, tables, mixture, (), draw(pool, columns, folder / PICTURE), words)
 
 
-def _before_and_after(group: Array, rows: Array, names: Sequence[str] | None) -> list[tuple[str, int, int]]:
+def _before_and_after(group: Array, rows: Array, name: Callable[[int], str]) -> list[tuple[str, int, int]]:
     """(name, in the pool, kept), the largest first."""
     before, after = Counter(group.tolist()), Counter(group[rows].tolist())
-    name = (lambda g: f"group {g}") if names is None else (lambda g: names[g] if g >= 0 else "no label")
     return [(name(g), n, after[g]) for g, n in before.most_common()]
+
+
+def _classed(names: Sequence[str]) -> Callable[[int], str]:
+    return lambda g: str(names[g]) if g >= 0 else "no label"
+
+
+def _named(pool: Pool, group: Tensor) -> Callable[[int], str]:
+    """Groups by their number and one of their items."""
+    numbers, first = np.unique(group.numpy(), return_index=True)
+    such = dict(zip(numbers.tolist(), pool.told(first), strict=True))
+    return lambda g: f"group {g}, such as {such[g]}" if g >= 0 else f"left out, such as {such[g]}"
+
+
+def _searched(choice: Choice, told: Mapping[str, Any]) -> str:
+    """How a mixture was found."""
+    losses, ranked = told["losses"], ", ".join(f"{r:.2f}" for r in told["ranked"])
+    foretold = f" Each later round was foretold, in rank correlation: {ranked}." if ranked else ""
+    return (
+        f"{choice.draws:,} draws from {len(choice.kept):,} of {told['pool']:,} items, mixed as {len(losses)} trials suggest, "
+        f"which lost {min(losses):.4g} to {max(losses):.4g} on the data that count.{foretold}"
+    )

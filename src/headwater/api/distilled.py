@@ -184,4 +184,4 @@ def _write(folder: Path, x: Tensor, first: Tensor, told: dict[str, Any]) -> None
         f"{len(x):,} samples made from {told['pool']:,} items. Networks that never saw them predict the teacher on held-out "
         f"items with an error of {100 * told['error']:.1f} % of its variance; with real ones {100 * told['error_of_real']:.1f} %."
     )
-    render(folder, Story(told, [], [], True, words))
+    render(folder, Story(told, [], drawn=True, words=words))

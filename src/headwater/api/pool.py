@@ -20,6 +20,7 @@ from headwater.core.errors import RequestError
 from headwater.core.types import Features, Graph, Input, Ragged
 from headwater.core.verbs import Encoder, Known
 from headwater.data import open as open_data
+from headwater.data.encoding import BYTES
 from headwater.data.loader import Loader, stack
 from headwater.data.rows import Rows, plain
 from headwater.data.source import Source
@@ -32,6 +33,7 @@ from headwater.report.seen import seen
 
 VECTORS, RECORD = "vectors", "curation.json"
 SIDES = {1: 256, 2: 16, 3: 8}  # values that are averaged are so many along each of their 1 to 3 axes, or fewer
+BEGINNING = 40  # letters of a text
 THUMBNAIL = (96, 96)  # pixels of pictures of several sizes
 FAINT = 0.1  # weight of the mean of a picture beside its pattern: only flat pictures are told by it
 
@@ -67,6 +69,14 @@ class Pool:
         order = np.unique(rows)
         found = dict(zip(order.tolist(), self.vectors.take(order)["id"].to_pylist(), strict=True))
         return [found[int(i)] for i in rows]
+
+    def told(self, rows: NDArray[np.int64]) -> list[str]:
+        """The rows in words: how texts begin, the names of other items."""
+        if self.source is None or self.source.modalities[0] != "text":
+            return self.names(rows)
+        encoding = BYTES.conform(self.source.reading("text"))
+        texts = [encoding.decode(self.source.read(int(i))["text"]) for i in self.places(rows)]  # type: ignore[arg-type]
+        return [" ".join(text.split())[:BEGINNING] for text in texts]
 
     def known(self) -> Known | None:
         """The labels of the rows: classes, or numbers that score them."""

@@ -99,5 +99,9 @@ def _show(made: dict[str, Any]) -> None:
         print(f"Samples: {made['out']}    Page: {made['out']}/report.html")
         print(f"Next: headwater pretrain krr-st --data {made['out']} --out RUN")
         return
-    print(f"{made['kept']:,} of {made['pool']:,} items of {made['name']} kept in {made['seconds']:.1f} s.")
+    pool, seconds = f"{made['kept']:,} of {made['pool']:,} items of {made['name']}", f"in {made['seconds']:.1f} s"
+    if "mixture" in made:
+        print(f"{made['draws']:,} draws from {pool}, mixed as {len(made['losses'])} trials suggest, {seconds}.")
+    else:
+        print(f"{pool} kept {seconds}.")
     print(f"Manifest: {made['out']}    Page: {made['out']}/report.html")

@@ -20,6 +20,7 @@ class Story:
     """
     told      what `curation.json` holds
     tables    (title, rows of (name, items before, items kept))
+    mixture   (name of a group, its share of the data, its share of what is learned from)
     pairs     (an item, one like it that was dropped, how alike they are)
     drawn     whether kept.png shows some items
     words     what was done, where it is not that some were kept and some dropped
@@ -27,6 +28,7 @@ class Story:
 
     told: Mapping[str, Any]
     tables: Sequence[tuple[str, Sequence[tuple[str, int, int]]]]
+    mixture: Sequence[tuple[str, float, float]] = ()
     pairs: Sequence[tuple[str, str, float]] = ()
     drawn: bool = False
     words: str = ""
@@ -49,6 +51,7 @@ def render(folder: Path, story: Story) -> Path:
         style=Markup((files("headwater.report") / "page.css").read_text()),
         told=story.told,
         tables=tables,
+        mixture=story.mixture,
         pairs=story.pairs,
         words=story.words,
         picture=picture(folder / PICTURE) if story.drawn else None,
