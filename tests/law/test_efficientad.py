@@ -202,6 +202,13 @@ def test_another_teacher_is_refused() -> None:
         PDNConfig().build().map(torch.rand(1, 3, 32, 32))
 
 
+def test_a_teacher_of_grey_pictures_is_none_of_colours(tmp_path: Path) -> None:
+    words = {"steps": 1, "batch_size": 8, "workers": 1}
+    first = hw.pretrain("patch-description", torch.rand(8, 1, 16, 16), out=tmp_path / "a", **words)
+    with pytest.raises(RequestError, match="made for 1 channels, and these data have 3"):
+        hw.pretrain("efficientad", torch.rand(8, 3, 16, 16), out=tmp_path / "b", encoder=str(first.path), **words)
+
+
 def test_a_folder_of_good_pictures_to_scores_and_heat_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, kinds, first in (("good", ("good",), 0), ("new", ("good", "spot"), 60)):
         for kind in kinds:

@@ -23,7 +23,9 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.ones(channels))
 
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """A channel that never varies is only centred."""
+        """A channel that never varies is only centred. Grey moments are those of all colours."""
+        if len(mean) not in (1, len(self.mean)):
+            raise RequestError(f"The encoder was made for {len(self.mean)} channels, and these data have {len(mean)}.")
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
