@@ -144,10 +144,22 @@ def test_a_mixture_can_be_written_by_hand(tmp_path: Path) -> None:
         ("sums to nothing", {"0": 0.0, "1": 0.0}),
         ("finite weights", {"0": 1.0, "1": -1.0}),
         ("finite weights", {"0": float("nan")}),
+        ("finite weights", {"0": "much"}),
+        ("sums to nothing", {}),
         ("group 9, of which no item", {"0": 1.0, "9": 1.0}),
     ):
         with pytest.raises(RequestError, match=told):
             mixed(mixture)
+    for draws in ("many", 0, -5, 2.5, None):
+        path.write_text(json.dumps(facts | {"mixture": {"0": 1}, "draws": draws}))
+        with pytest.raises(RequestError, match=f"a whole number of 1 or more; got {draws!r}"):
+            hw.open(tmp_path / "m")
+    path.write_text(json.dumps(facts | {"mixture": [1, 2], "draws": 5}))
+    with pytest.raises(RequestError, match="needs a weight for each group"):
+        hw.open(tmp_path / "m")
+    pq.write_table(kept.drop_columns(["group"]), tmp_path / "m/kept.parquet")
+    with pytest.raises(RequestError, match="belong to no groups"):
+        hw.open(tmp_path / "m")
     assert counts(np.array([0, 1]), {"0": 1, "1": 0}, 5, "x").tolist() == [5, 0]
 
 

@@ -62,7 +62,7 @@ def open_manifest(folder: Path, opened: Callable[..., Source], labels: str | Non
     else:
         whole = opened(**{**address, "labels": labels or address.get("labels")})
         position = _placed(whole, position, ids, pool, folder)
-    times = counts(kept["group"].to_numpy(), facts["mixture"], facts["draws"], folder) if facts.get("mixture") else None
+    times = _mixed(facts, kept, folder) if "mixture" in facts else None
     made = Subset(whole, position if times is None else np.repeat(position, times))
     made.name = name or f"{whole.name}, curated"
     return made
@@ -78,6 +78,18 @@ def _placed(whole: Source, position: NDArray[Any], ids: list[str], pool: int, fo
             f"{whole.name} lacks {len(lost):,} of the {len(ids):,} items that the manifest in {folder} keeps, such as {lost[0]}."
         )
     return np.array([there[name] for name in ids])
+
+
+def _mixed(facts: Facts, kept: pa.Table, folder: Path) -> NDArray[np.int64]:
+    """How often each item counts by the mixture of a manifest, which may have been written by hand."""
+    mixture, draws = facts["mixture"], facts.get("draws")
+    if "group" not in kept.column_names:
+        raise RequestError(f"The mixture of {folder} has nothing to mix: its items belong to no groups.")
+    if not isinstance(draws, int) or draws < 1:
+        raise RequestError(f"The mixture of {folder} needs draws, a whole number of 1 or more; got {draws!r}.")
+    if not isinstance(mixture, Mapping):
+        raise RequestError(f"The mixture of {folder} needs a weight for each group by its name; got {mixture!r}.")
+    return counts(kept["group"].to_numpy(), mixture, draws, folder)
 
 
 def counts(group: NDArray[Any], mixture: Facts, draws: int, who: object) -> NDArray[np.int64]:
@@ -102,7 +114,8 @@ def counts(group: NDArray[Any], mixture: Facts, draws: int, who: object) -> NDAr
 
 def shares_of(mixture: Facts, who: object) -> dict[str, float]:
     """The weights as shares that sum to 1. Raises RequestError for weights below 0 or not finite, and for none above."""
-    weights = np.array([*mixture.values()], dtype=float)
+    plain = all(isinstance(weight, int | float) for weight in mixture.values())
+    weights = np.array([*mixture.values()] if plain else [np.nan], dtype=float)
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise RequestError(f"The mixture of {who} needs finite weights of 0 or more; got {dict(mixture)}.")
     if not weights.sum() > 0:
