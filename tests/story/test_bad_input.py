@@ -247,7 +247,8 @@ def test_an_encoder_that_is_not_there(capsys: Capture, pictures: Path, tmp_path:
 
 def test_an_encoder_of_another_modality_or_channel_count(capsys: Capture, run: Path, tmp_path: Path) -> None:
     wrong(headwater(capsys, "embed", "-e", run, "-d", "wine", "-o", tmp_path / "v"), "image", "table")
-    wrong(headwater(capsys, "embed", "-e", run, "-d", "digits", "-o", tmp_path / "w"), "3 channels", "1")
+    np.save(tmp_path / "bands.npy", np.zeros((8, 4, 16, 16), np.uint8))
+    wrong(headwater(capsys, "embed", "-e", run, "-d", tmp_path / "bands.npy", "-o", tmp_path / "w"), "3 channels", "4")
 
 
 def test_an_adapter_that_finds_nothing_to_adapt(capsys: Capture, tmp_path: Path) -> None:
