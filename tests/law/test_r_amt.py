@@ -1,11 +1,13 @@
 """Regularised mask tuning: bits over frozen weights, a gradient that passes the threshold, and what is dropped of it."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import headwater as hw
 from headwater.core.errors import RequestError
 from headwater.core.verbs import Encoder
 from headwater.methods.adapt import r_amt
@@ -185,6 +187,16 @@ def test_merging_keeps_the_function_and_the_bits_alone_restore_it() -> None:
     assert torch.equal(other(X).pooled, told)
     merged = surgery.merge(one)
     assert set(merged.state_dict()) == set(base.state_dict()) and torch.equal(merged(X).pooled, told)
+
+
+def test_what_tuning_changes_is_for_the_better(tmp_path: Path) -> None:
+    hw.pretrain("simclr", "digits", out=tmp_path / "run", encoder="vit-micro/4", steps=40, batch_size=64, device="cpu")
+    said = []
+    for steps in (1, 120):  # after one, all weights are on still
+        out = tmp_path / f"after-{steps}"
+        made = hw.adapt("r-amt", tmp_path / "run", "digits", out=out, steps=steps, batch_size=32, device="cpu")
+        said.append(made["rows"][1]["accuracy"])
+    assert said[1] > said[0] + 0.05
 
 
 def test_bad_requests_are_refused() -> None:

@@ -115,7 +115,7 @@ class Regularised(Method):
 
 
 class RAMT(Tuning):
-    rate = 2e-3  # a mask goes from its start to the threshold in three steps
+    rate = 4e-4  # a mask can be off after 13 steps; after three, at 2e-3, half go off at once and little may be left
     decay = 0.0  # it would bring every mask below the threshold
 
     def __init__(self, config: Config) -> None:
