@@ -357,8 +357,10 @@ def test_array_files(tmp_path, monkeypatch):
     aimed = open(tmp_path / "t.npz")
     assert aimed.targets is not None and aimed.labels is None and aimed.spec["series"]["targets"] == 2
     assert aimed.fingerprint != open(series).fingerprint and "target vector of 2 numbers" in aimed.notes[0]
-    batch = next(Loader(Subset(aimed, [3, 1]), 2)(0))
-    assert sorted(batch.targets.tolist()) == vectors[[1, 3]].tolist() and batch.to("cpu").targets is not None
+    batch = next(Loader(Subset(aimed, [3, 1, 4, 0]), 4)(0)).to("cpu")
+    at = [series[:, 0, 0].astype(np.float32).tolist().index(x) for x in batch.x["series"][:, 0, 0].tolist()]
+    assert sorted(at) == [0, 1, 3, 4] and at != [3, 1, 4, 0]
+    assert batch.targets.tolist() == vectors[at].tolist()
     pair = open(tmp_path / "s.npz")
     assert pair.classes == ("1", "2")
     assert torch.equal(pair.read(4)["series"], small.read(4)["series"])

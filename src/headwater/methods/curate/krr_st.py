@@ -32,7 +32,9 @@ PAPER = Paper(
     differs="the teacher is any encoder, not a ResNet-18 trained by Barlow Twins; its vectors are standardised for the search; "
     "the ridge is solved in float64; a network that is replaced starts its count anew, as written, where the "
     "authors' code does not; small sets take QUICK; pre-training is by AdamW with cosine decay at the rate of all methods, not "
-    "SGD at 0.1, and of any encoder. Transfer to other sets is not claimed.",
+    "SGD at 0.1, and of any encoder. Transfer is not claimed. On the digits (benchmarks/distilled.py, 3 seeds, linear probe at 1 "
+    "and 10 labels per class) 20 distilled pairs gave 67 and 85 %, as many real ones 63 and 84; 100 gave 77 and 90, and as many "
+    "real ones more: 80 and 91; untrained 40 and 74.",
 )
 
 
