@@ -19,10 +19,10 @@ def line(features: str, budget: Any, values: list[float]) -> dict[str, Any]:
 
 def test_draws_are_balanced_and_within_the_pool() -> None:
     labels = np.repeat(np.arange(4), [5, 9, 30, 100])
-    drawn = balanced(labels, 5, np.random.default_rng(0))
+    drawn = balanced(labels, 5, np.random.default_rng(0), "abcd")
     assert (np.bincount(labels[drawn]) == 5).all() and len(set(drawn)) == 20
-    with pytest.raises(RequestError, match=r"6 labels per class.*class 0 has 5"):
-        balanced(labels, 6, np.random.default_rng(0))
+    with pytest.raises(RequestError, match=r"6 labels per class.*class a has 5"):
+        balanced(labels, 6, np.random.default_rng(0), "abcd")
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
@@ -91,6 +91,13 @@ def test_a_public_encoder_is_judged_by_itself() -> None:
     assert told["words"].startswith("There is no clear difference from hf:x")
     mixed = [*ours, line("hf:x", 1, low), line("hf:x", "all", high)]
     assert "better than hf:x at some budgets and worse at others" in verdict(mixed, [1, "all"], ["hf:x"])["words"]
+
+
+def test_one_class_alone_is_told(tmp_path: Any) -> None:
+    run = hw.pretrain("simclr", "wine", out=tmp_path / "r", steps=1, batch_size=32, device="cpu")
+    x = hw.open("wine").tensors["table"]  # type: ignore[index]
+    with pytest.raises(RequestError, match="holds one class, red; there is nothing to tell apart"):
+        hw.evaluate(run.encoder, (x, np.array(["red"] * len(x))))
 
 
 def test_rivals_meet_the_very_same_items(tmp_path: Any) -> None:

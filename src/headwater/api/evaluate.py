@@ -130,6 +130,8 @@ def labelled(source: Source, pretrained: Pretrained) -> Source:
 def _task(pool: Source, test: Source, budgets: Sequence[Budget], draws: int, seed: int) -> Task:
     assert pool.labels is not None
     regression = not pool.classes
+    if not regression and len(present := np.unique(pool.labels)) < 2:
+        raise RequestError(f"{pool.name} holds one class, {pool.classes[present[0]]}; there is nothing to tell apart.")
     rng = np.random.default_rng(mix(seed, "draws"))
     chosen: dict[Budget, list[Array]] = {}
     for budget in budgets:
@@ -140,18 +142,18 @@ def _task(pool: Source, test: Source, budgets: Sequence[Budget], draws: int, see
                 raise RequestError(f"{n} labels were asked for, and the training part has {len(pool)} items.")
             chosen[n] = [rng.permutation(len(pool))[:n] for _ in range(draws)]
         else:
-            chosen[budget] = [balanced(pool.labels, int(budget), rng) for _ in range(draws)]
+            chosen[budget] = [balanced(pool.labels, int(budget), rng, pool.classes) for _ in range(draws)]
     return Task(pool, test, chosen, regression=regression)
 
 
-def balanced(labels: Array, per_class: int, rng: np.random.Generator) -> Array:
-    """`per_class` items of every class at random. Raises RequestError when a class has fewer."""
+def balanced(labels: Array, per_class: int, rng: np.random.Generator, names: Sequence[str]) -> Array:
+    """`per_class` items of every class at random. Raises RequestError, naming it, when a class has fewer."""
     picks = []
     for c in np.unique(labels):
         members = np.flatnonzero(labels == c)
         if len(members) < per_class:
             raise RequestError(
-                f"{per_class} labels per class were asked for, and class {c} has {len(members)} in the training part; "
+                f"{per_class} labels per class were asked for, and class {names[c]} has {len(members)} in the training part; "
                 "ask for fewer (--labels-per-class)."
             )
         picks.append(rng.permutation(members)[:per_class])

@@ -68,7 +68,7 @@ class Gauntlet:
         rng = np.random.default_rng(mix(seed, "draws"))
         smallest = int(np.unique(self.y, return_counts=True)[1].min())
         self.few = min(FEW, smallest)
-        self.draws = [balanced(self.y, self.few, rng) for _ in range(draws)]
+        self.draws = [balanced(self.y, self.few, rng, self.source.classes) for _ in range(draws)]
         kinds = rng.permutation(np.unique(self.y))
         part = max(1, len(kinds) // 3)
         self.left_out = [kinds[k * part : (k + 1) * part] for k in range(min(3, len(kinds) // part))]

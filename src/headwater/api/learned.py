@@ -144,7 +144,7 @@ def find(path: Path) -> Path:
     name = run.read(path)["method"]
     method = catalogue.method_class(catalogue.load(name))
     if method is None or predicts(method) is None:
-        able = [catalogue.short(n) for n in catalogue.methods() if _able(n)]
+        able = [catalogue.slug(n) for n in catalogue.methods() if _able(n)]
         raise RequestError(
             f"{name} predicts nothing: it learns an encoder alone. Of the methods, {', '.join(able)} predict."
         )

@@ -174,7 +174,7 @@ def learner(method: str) -> ModuleType:
     module = catalogue.load(method)
     if catalogue.method_class(module) is None:
         kind = catalogue.folder(module.__name__.removeprefix(catalogue.PREFIX))
-        possible = sorted(catalogue.short(n) for n in catalogue.methods())
+        possible = sorted(catalogue.slug(n) for n in catalogue.methods())
         raise RequestError(
             f"{method!r} is one of the {kind} methods and does not pre-train; these do: {', '.join(possible)}."
         )

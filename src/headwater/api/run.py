@@ -11,17 +11,18 @@ from headwater.core.errors import RequestError, WorkError
 RUN = "run.json"
 
 
-def claim(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
+def claim(out: Path, identity: Mapping[str, Any], resume: bool, asked: str = "--resume") -> None:
     """Take a folder for a run, or recognise in it the very run to go on with.
 
-    `identity` is what must not change between the two: method, recipe, seed, fingerprint of the data.
+    `identity` is what must not change between the two: method, recipe, seed, fingerprint of the data. `asked` is the option by
+    which the user wants to go on.
     """
     path = out / RUN
     if not path.exists():
         if out.is_file() or (out.is_dir() and any(out.iterdir())):
             raise RequestError(f"--out {out} exists and is not a run folder; name a new folder.")
         if resume:
-            raise RequestError(f"--resume: there is no run at {out} (no {RUN}).")
+            raise RequestError(f"{asked}: there is no run at {out} (no {RUN}).")
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -31,7 +32,7 @@ def claim(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
     if not resume:
         raise RequestError(f"--out {out} holds another run; add --resume to go on with it, or name another folder.")
     if wrong := _mismatch(read(out), identity):
-        raise RequestError(f"--resume: the run at {out} has {wrong}.")
+        raise RequestError(f"{asked}: the run at {out} has {wrong}.")
 
 
 def claim_afresh(out: Path, identity: Mapping[str, Any], end: str) -> None:

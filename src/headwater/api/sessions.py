@@ -74,7 +74,7 @@ def sessions(
     slow = SlowLearner(model, pretrained, folder, seed, where, workers) if getattr(model, "slow", 0) else None
     identity: dict[str, Any] = {"method": method, "settings": flat(settings), "encoder": pretrained.digest}
     if add:
-        run.claim(folder, identity, resume=True)
+        run.claim(folder, identity, resume=True, asked="--add")
     else:
         plan = _planned(source.classes, groups, seed)
         run.claim(folder, {**identity, "groups": plan, "seed": seed, "fingerprint": source.fingerprint}, resume)
@@ -129,7 +129,7 @@ def _learner(method: str) -> type[Any]:
         return next((v for v in own if issubclass(v, BaseEstimator) and hasattr(v, "partial_fit")), None)
 
     if (kind := found(method)) is None:
-        able = [catalogue.short(n) for n in catalogue.names() if n.startswith(("assess.", "continual.")) and found(n)]
+        able = [catalogue.slug(n) for n in catalogue.names() if n.startswith(("assess.", "continual.")) and found(n)]
         raise RequestError(f"{method!r} does not learn in sessions; these do: {', '.join(able)}.")
     return kind
 

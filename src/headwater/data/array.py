@@ -113,20 +113,19 @@ def tensor(array: np.ndarray, modality: str, last: bool = False) -> Tensor:
 
 def checked(array: np.ndarray, name: str, modality: str | None = None) -> np.ndarray:
     """Raises `RequestError` for what holds no numbers, no samples, or has an unexpected number of axes."""
+    called = "The array" if name == "array" else f"The array {name}"
     if modality is not None and AXES.get(modality) != array.ndim - 1:
         wanted = f"{AXES[modality] + 1} axes" if modality in AXES else "another form of data"
-        raise RequestError(
-            f"The array {name} of shape {array.shape} cannot be read as {modality}, which needs {wanted}."
-        )
+        raise RequestError(f"{called} of shape {array.shape} cannot be read as {modality}, which needs {wanted}.")
     if array.dtype.kind not in "biuf":
-        raise RequestError(f"The array {name} holds {array.dtype}; numbers are expected.")
+        raise RequestError(f"{called} holds {array.dtype}; numbers are expected.")
     if array.ndim - 1 not in MODALITIES:
         raise RequestError(
-            f"The array {name} has shape {array.shape}; expected [n columns] (a table), [n c t] (series), "
+            f"{called} has shape {array.shape}; expected [n columns] (a table), [n c t] (series), "
             f"[n c h w] or [n h w c] (images), or [n c d h w] (volumes)."
         )
     if not array.size:
-        raise RequestError(f"The array {name} of shape {array.shape} is empty.")
+        raise RequestError(f"{called} of shape {array.shape} is empty.")
     return array
 
 
