@@ -41,9 +41,9 @@ CLAIM = Claim(
     paper="A slow encoder and aligned heads improve on what was reached before in the same setting by up to 49.76 points on "
     "Split CIFAR-100 and 50.05 on ImageNet-R.",
     claim="On frozen random features of digits, two classes a session, aligned heads tell all ten apart better than heads that "
-    "never met. Weaker than the paper: of its two halves the alignment alone. The other, measured once (150 steps of SimCLR on the "
-    "digits, then five sessions of 100 steps, seeds 0 to 2): a slow encoder ends at 89.6 %, a frozen one at 90.2, one as quick as "
-    "the heads at 35.3.",
+    "never met. Weaker than the paper: of its two halves the alignment alone. The other, measured once (150 steps of SimCLR on "
+    "digits, then five sessions of 100 steps, seeds 0 to 2): a slow encoder ends at 89.6 %, a frozen one at 90.2, one as quick "
+    "as the heads at 35.3.",
     data="digits; random features with a ReLU",
     metric="accuracy on all classes after five sessions, %",
     direction="higher",
