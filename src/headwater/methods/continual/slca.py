@@ -30,8 +30,8 @@ PAPER = Paper(
     year=2023,
     arxiv="2303.05118",
     differs="Features are scaled so that those of the first session are about as long as after a layer norm. Every session has "
-    "steps, not passes, whose rate falls once, at nine tenths; where the encoder learns too, along half a cosine, and gradients "
-    "are clipped at a length of 3.",
+    "steps, not passes, whose rate falls once, at nine tenths; where the encoder learns too, along half a cosine, and its batch "
+    "norms, of which the paper's has none, stay as they were.",
 )
 
 
