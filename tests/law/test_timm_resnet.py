@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import headwater as hw
+from headwater.api.encoders import elsewhere
 from headwater.core.errors import RequestError
 from headwater.interop import huggingface as hf
 from headwater.interop import timm_resnet
@@ -105,6 +106,25 @@ def test_the_maps_are_those_of_the_network_written_out(name: str, tmp_path: Path
             torch.testing.assert_close(made, told, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(loaded.encoder(x).pooled, want[-1].mean((2, 3)), rtol=1e-4, atol=1e-4)
     assert loaded.card.preprocessing == {"size": [64, 64], "interpolation": "bilinear", "fit": "cover", "crop": 0.875}
+
+
+def test_timm_stands_for_its_folder_in_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(timm_resnet.SIZES, "resnet18", replace(timm_resnet.SIZES["resnet18"], depths=SMALL["resnet18"]))
+    at = folder(tmp_path / "own", "resnet18", reference("resnet18").state_dict())
+    assert hw.load(f"timm:{at}").digest == hw.load(f"hf:{at}").digest
+    assert elsewhere("timm:resnet18.a1_in1k") == "timm/resnet18.a1_in1k" and elsewhere("runs/timm") is None
+    with pytest.raises(RequestError, match=r"hf download timm/resnet18\.none"):
+        hw.load("timm:resnet18.none")
+    run = hw.pretrain(  # what is asked for goes on from it
+        "simclr",
+        torch.rand(8, 3, 64, 64),
+        out=tmp_path / "r",
+        encoder=f"timm:{at}",
+        steps=1,
+        batch_size=4,
+        device="cpu",
+    )
+    assert run.encoder.dim == 512
 
 
 def test_the_published_sizes() -> None:

@@ -22,6 +22,7 @@ from headwater.parts.views import CentreCrop
 from headwater.parts.views.frame import Frame
 
 HF = "hf:"  # what stands before a checkpoint in the format of `transformers`: its folder, or its id in the local cache
+TIMM = "timm:"  # the same for the name of a model of timm
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,25 @@ def prepare(x: Input, preprocessing: Mapping[str, Any]) -> Input:
 def load(path: str | Path, modality: str | None = None) -> Pretrained:
     """The encoder of a run folder, of an encoder folder, or of a checkpoint of another library.
 
-    "hf:PATH" is a folder in the format of `transformers`, and "hf:ID" one that the local cache of Hugging Face holds;
-    nothing is downloaded. Raises RequestError when there is none, or it is damaged. A run that made several encoders
-    (pairs) needs `modality`; a checkpoint with several, such as CLIP, gives that of images without it.
+    "hf:PATH" is a folder in the format of `transformers` or timm, and "hf:ID" one that the local cache of Hugging Face holds;
+    "timm:NAME" is "hf:timm/NAME"; nothing is downloaded. Raises RequestError when there is none, or it is damaged. A run that
+    made several encoders (pairs) needs `modality`; a checkpoint with several, such as CLIP, gives that of images without it.
     """
-    if str(path).startswith(HF):
-        return foreign(str(path).removeprefix(HF), modality)
+    if (name := elsewhere(str(path))) is not None:
+        return foreign(name, modality)
     at = find(Path(path), modality)
     encoder, card = load_encoder(at)
     return Pretrained(encoder, card, at)
+
+
+def elsewhere(path: str) -> str | None:
+    """The folder or id of a checkpoint of another library, where `path` means one."""
+    if path.startswith(HF):
+        return path.removeprefix(HF)
+    if not path.startswith(TIMM):
+        return None
+    name = path.removeprefix(TIMM)
+    return name if "/" in name or Path(name).is_dir() else f"timm/{name}"
 
 
 def foreign(name: str, modality: str | None = None) -> Pretrained:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headwater.api import catalogue, learned, run
 from headwater.api.device import pick_device
-from headwater.api.encoders import HF, Pretrained, conformed, load, prepare, suited
+from headwater.api.encoders import Pretrained, conformed, elsewhere, load, prepare, suited
 from headwater.api.matrix import check_boxes, check_whole, takes_boxes
 from headwater.api.override import flat, override
 from headwater.api.recipe import Recipe, marked, recipe_for
@@ -88,7 +88,7 @@ def pretrain(
         source = _with_vocabulary(source, vocabulary)
     onward = learned.onward(go_on, module, encoder) if go_on else None
     encoder = str(go_on) if go_on else encoder
-    begun = load(encoder) if encoder.startswith(HF) or (encoder and Path(encoder).is_dir()) else None
+    begun = load(encoder) if elsewhere(encoder) or (encoder and Path(encoder).is_dir()) else None
     if begun is not None:
         source = conformed(source, begun) if takes_boxes(module) else suited(source, begun)
     own = getattr(catalogue.method_class(module), "holdout", 0.0)  # a method may need it itself
