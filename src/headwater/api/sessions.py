@@ -97,9 +97,10 @@ def sessions(
             model.partial_fit(x[rows], y[rows])
         else:
             part = Subset(pool, np.flatnonzero(rows))
-            said, head = slow.session(part, np.unique(y[rows], return_inverse=True)[1], t, progress)
+            said, head = slow.session(part, np.unique(y[rows], return_inverse=True)[1], x[rows], t, progress)
             model.partial_fit(said, y[rows], head=head)
-            z = slow.said(tested)
+            met = np.flatnonzero(np.isin(truth, np.concatenate(plan[: t + 1])))
+            z[met] = slow.said(Subset(tested, met))
             if progress is not None:
                 progress.begin("session", len(plan))
         tests = [np.flatnonzero(np.isin(truth, group)) for group in plan[: t + 1]]

@@ -54,14 +54,17 @@ class SlowLearner:
             if isinstance(module, _BatchNorm):
                 module.requires_grad_(False)
 
-    def session(self, part: Source, codes: Array, number: int, progress: Progress | None) -> tuple[Array, Array]:
-        """Trains on the items of session `number`, whose classes `codes` counts from 0. Returns what the encoder then says of
-        them, [n d], and the head of the session, [k d+1]. Goes on where an earlier try was killed, to the same bits."""
+    def session(
+        self, part: Source, codes: Array, first: Array, number: int, progress: Progress | None
+    ) -> tuple[Array, Array]:
+        """Trains on the items of session `number`, whose classes `codes` counts from 0; `first` is what the encoder said of
+        them to begin with. Returns what it says of them then, [n d], and the head of the session, [k d+1]. Goes on where an
+        earlier try was killed, to the same bits."""
         model, at = self.model, self.folder / f"session-{number}"
         for other in self.folder.glob("session-*"):
             if other != at:
                 shutil.rmtree(other)
-        scale = model.scale_ if number else unit(self.said(part))
+        scale = model.scale_ if number else unit(first)
         torch.manual_seed(mix(self.seed, "head", number))
         mine = _numbered(part, codes)
         learner = contenders.classifier(self.encoder, self.pretrained, mine)
