@@ -28,7 +28,7 @@ from headwater.data.doctor import examine
 from headwater.data.loader import Loader
 from headwater.data.source import Source, split, spread
 from headwater.data.statistics import statistics
-from headwater.data.text import Texts
+from headwater.data.text import with_vocabulary
 from headwater.engine.artefact import Card, save_encoder, versions
 from headwater.engine.distributed import World, join
 from headwater.engine.fit import FitConfig, Outcome, fit
@@ -85,7 +85,7 @@ def pretrain(
     module = learner(method)
     source = open_data(data, labels=labels)
     if vocabulary:
-        source = _with_vocabulary(source, vocabulary)
+        source = with_vocabulary(source, vocabulary)
     onward = learned.onward(go_on, module, encoder) if go_on else None
     encoder = str(go_on) if go_on else encoder
     begun = load(encoder) if elsewhere(encoder) or (encoder and Path(encoder).is_dir()) else None
@@ -161,12 +161,6 @@ def _seen_by(begun: Pretrained | None, source: Source) -> Mapping[str, Mapping[s
     if size is None or "image" not in source.spec:
         return source.spec
     return {**source.spec, "image": {**source.spec["image"], "size": tuple(size)}}
-
-
-def _with_vocabulary(source: Source, vocabulary: int) -> Source:
-    if not isinstance(source, Texts):
-        raise RequestError(f"vocabulary={vocabulary} is for texts; {source.name} holds {', '.join(source.modalities)}.")
-    return source.with_vocabulary(vocabulary)
 
 
 def learner(method: str) -> ModuleType:

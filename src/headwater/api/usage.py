@@ -1,7 +1,6 @@
 """How a method is asked for: the commands, and its class in scikit-learn's API where it has one."""
 
 from headwater.api import catalogue
-from headwater.core.errors import spelled
 
 WORDS = {
     "adapt": ["headwater adapt {name} --encoder RUN --data DATA --out OUT"],
@@ -18,8 +17,7 @@ OWN = {  # what asks for more, or in another way
 def usage(name: str) -> list[str]:
     """Lines to copy; capitals stand for what is the user's."""
     module = catalogue.load(name)
-    slug = catalogue.slug(module.__name__)
-    folder = next(catalogue.folder(n) for n in catalogue.names() if spelled(catalogue.short(n)) == spelled(slug))
+    slug, folder = catalogue.slug(module.__name__), catalogue.folder(module.__name__.removeprefix(catalogue.PREFIX))
     found = [words.format(name=slug) for words in OWN.get(slug, WORDS.get(folder, []))]
     if catalogue.method_class(module) is not None:
         found.append(f"headwater pretrain {slug} --data DATA --out OUT")

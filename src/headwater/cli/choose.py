@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headwater.cli import show as shown
 from headwater.cli.app import DATA_HELP, Device, Json, Labels, Out, Seed, Set, Workers, app, emit, live
 from headwater.cli.reading import Read, opened
 from headwater.core.errors import RequestError
@@ -89,8 +90,7 @@ def _budget(text: str) -> int | float | None:
 
 
 def _show(made: dict[str, Any]) -> None:
-    for item, why in made["unreadable"][:5]:
-        print(f"  unreadable: {item} ({why})")
+    shown.print_unreadable(made)
     if "error" in made:
         told = f"error {100 * made['error']:.1f} % of the variance, with as many real ones {100 * made['error_of_real']:.1f} %"
         print(

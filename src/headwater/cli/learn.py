@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from headwater.cli import predictions
 from headwater.cli import show as shown
 from headwater.cli.app import BatchSize, Data, Device, Json, Labels, Out, Seed, Set, Workers, app, emit, live, say
 from headwater.cli.reading import Read, opened
@@ -178,7 +179,7 @@ def predict(
     source, _ = opened(data, None, read)
     asked = {"steps": steps, "back": back, "season": season, "keep": keep}
     made = work(run, source, out=out, **asked, device=device, workers=workers)
-    emit(shown.prediction(made, out), as_json, shown.print_prediction)
+    emit(predictions.facts(made, out), as_json, predictions.show)
 
 
 @app.command()

@@ -10,12 +10,15 @@ captioned-digits  digits with captions made from their labels
 and those of `generated`.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import torch
 
+from headwater.core.errors import RequestError, spelled
 from headwater.data.array import Memory
 from headwater.data.captioned import Captioned
 from headwater.data.generated import SETS as GENERATED
@@ -97,3 +100,19 @@ BUILTINS: Mapping[str, Callable[[str], Source]] = {
     "captioned-digits": captioned_digits,
     **GENERATED,
 }
+
+
+def missing(what: str, at: str) -> RequestError:
+    """The error for `what`, a path `at` which there is nothing, with the nearest that there is, here or built in."""
+    parent = os.path.dirname(at) or "."
+    while not os.path.isdir(parent):
+        at, parent = parent, os.path.dirname(parent) or "."
+    near = get_close_matches(os.path.basename(at), os.listdir(parent), n=1, cutoff=0.5)
+    hint = f" Did you mean {os.path.join(os.path.dirname(at), near[0])}?" if near else ""
+    if os.sep in what:
+        return RequestError(f"There is no file or folder {what!r}.{hint}")
+    set_near = get_close_matches(spelled(what), BUILTINS, n=1, cutoff=0.5)
+    hint += f" Did you mean the built-in set {set_near[0]}?" if set_near else ""
+    return RequestError(
+        f"There is no file or folder {what!r} and no built-in set of that name.{hint} Built in: {', '.join(BUILTINS)}."
+    )

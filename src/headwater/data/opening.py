@@ -4,7 +4,6 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -206,23 +205,7 @@ def _by_name(what: str, asked: str | None, name: str | None, modality: str | Non
         others: Counter[str] = Counter()
         matches = (os.path.relpath(p, root) for p in glob.iglob(at, recursive=True) if os.path.isfile(p))
         return files(Disk(), root, chosen(matches, others), others, asked, name or what, at, modality)
-    raise _missing(what, at)
-
-
-def _missing(what: str, at: str) -> RequestError:
-    parent = os.path.dirname(at) or "."
-    while not os.path.isdir(parent):
-        at, parent = parent, os.path.dirname(parent) or "."
-    near = get_close_matches(os.path.basename(at), os.listdir(parent), n=1, cutoff=0.5)
-    hint = f" Did you mean {os.path.join(os.path.dirname(at), near[0])}?" if near else ""
-    if os.sep in what:
-        return RequestError(f"There is no file or folder {what!r}.{hint}")
-    set_near = get_close_matches(spelled(what), builtin.BUILTINS, n=1, cutoff=0.5)
-    hint += f" Did you mean the built-in set {set_near[0]}?" if set_near else ""
-    return RequestError(
-        f"There is no file or folder {what!r} and no built-in set of that name.{hint} "
-        f"Built in: {', '.join(builtin.BUILTINS)}."
-    )
+    raise builtin.missing(what, at)
 
 
 def _before_magic(pattern: str) -> str:

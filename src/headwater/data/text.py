@@ -202,3 +202,10 @@ def open_column(place: Disk | Remote, at: str, labels: str | None, name: str) ->
     made = None if labels is None else label_column(table, labels, at)
     notes = () if column == "text" else (f"The texts come from the column {column}.",)
     return Texts(name, Cells(table[column]), made, at=place.url(at), notes=notes)
+
+
+def with_vocabulary(source: Source, vocabulary: int) -> Texts:
+    """Texts by a byte-pair encoding learned from them. Raises RequestError for other data."""
+    if not isinstance(source, Texts):
+        raise RequestError(f"vocabulary={vocabulary} is for texts; {source.name} holds {', '.join(source.modalities)}.")
+    return source.with_vocabulary(vocabulary)

@@ -188,7 +188,7 @@ def _pooled(
         if not (fine := pooled.isfinite().all(1)).all():
             first, count = chosen[int((~fine).nonzero()[0])], int((~fine).sum())
             raise WorkError(
-                f"Its features are not finite for {count} of {len(chosen)} items, first for item {first}: the encoder, or the "
+                f"Features are not finite for {count} of {len(chosen)} items, first for item {first}: the encoder, or the "
                 "item, holds NaN or infinity."
             )
         yield chosen, pooled

@@ -21,7 +21,7 @@ from headwater.core.verbs import Method
 from headwater.engine import checkpoint as disk
 from headwater.engine import health
 from headwater.engine.distributed import World, join, spread
-from headwater.engine.log import Journal, Line, Progress
+from headwater.engine.log import Journal, Line, Progress, told
 from headwater.engine.meter import Meter, stop_signals
 from headwater.engine.optimise import SGD, AdamW
 from headwater.parts.schedules import WarmupCosine
@@ -142,7 +142,7 @@ def _loop(
             continue
         line = run.log(meter, facts())
         if progress is not None:
-            progress.show(run.state.step, _facts(line, run.verdict))
+            progress.show(run.state.step, {**told(line), "health": run.verdict.brief})
         stopping = run.world.any(bool(stop))
         if run.due(run.save_every) or stopping:
             run.save()
@@ -297,12 +297,3 @@ class _Run:
 
 def _multiple(value: int, of: int) -> int:
     return max(1, round(value / of)) * of
-
-
-def _facts(line: Line, verdict: health.Verdict) -> dict[str, str]:
-    return {
-        "loss": f"{line['loss']:.4f}",
-        "": f"{line['items_per_second']:,.0f} items/s",
-        "data wait": f"{line['data_wait']:.0%}",
-        "health": verdict.words if verdict.level != "ok" else "ok",
-    }

@@ -42,6 +42,10 @@ class Verdict:
     level: str
     words: str
 
+    @property
+    def brief(self) -> str:
+        return "ok" if self.level == "ok" else self.words
+
 
 def judge(history: Sequence[Mapping[str, Any]]) -> Verdict:
     """Read the logged lines of a run and say whether it looks healthy, and why not."""

@@ -41,6 +41,15 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
+def told(line: Line) -> dict[str, str]:
+    """What people see of a line while a run goes on."""
+    return {
+        "loss": f"{line['loss']:.4f}",
+        "": f"{line['items_per_second']:,.0f} items/s",
+        "data wait": f"{line['data_wait']:.0%}",
+    }
+
+
 class Progress:
     """One line rewritten in place on a terminal; elsewhere a line every few seconds, so that logs stay short."""
 

@@ -1,8 +1,8 @@
 """PatchTSMixer (Ekambaram et al., TSMixer, 2023): patches of a series mixed by small networks over patches and features.
 
 Each channel is scaled by itself and becomes patches; all channels share the weights and, with `mixing`, also speak to each
-other. After every network a gate weighs what it says. A network over patches knows their number, so the length is fixed.
-With `levels` it is the backbone of TTM (Ekambaram et al., Tiny Time Mixers, 2024).
+other. After every network a gate weighs what it says. A network over patches knows their number, so the length is fixed;
+with `levels` it is that of TTM (Ekambaram et al., Tiny Time Mixers, 2024).
 """
 
 from dataclasses import dataclass, replace
@@ -31,8 +31,7 @@ class MixerConfig:
     stride     steps from patch to patch; 0 is the patch itself, so that they do not overlap
     scaling    of each channel of each sample: to mean 0 and deviation 1, to a mean size of 1, or none
     attention  heads of an attention over the patches beside their network; 0 leaves it out
-    levels     as in TTM so many stacks of `depth` blocks, the first of which cuts each patch into 2^(levels - 1) parts, the
-               next into half as many, the last into none; 0: one stack, as in TSMixer
+    levels     TTM's stacks of `depth` blocks: the first cuts each patch into 2^(levels - 1) parts, the last into none; 0: one
     resolutions  so many kinds of sampling rate, told by a token before the patches; 0: none
     any_series   takes any number of channels and the last `length` steps of longer series; otherwise both are refused
     """
