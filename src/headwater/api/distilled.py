@@ -165,9 +165,9 @@ def _teacher(pretrained: Pretrained, some: Source, where: torch.device, workers:
 
 
 def _teller(progress: Progress | None) -> Any:
-    def tell(step: int, loss: float) -> None:
+    def tell(step: int, loss: Tensor) -> None:
         if progress is not None and (step % 10 == 9 or step == 0):
-            progress.show(step + 1, {"error": f"{loss:.4f}"})
+            progress.show(step + 1, {"error": f"{float(loss):.4f}"})
 
     return tell
 

@@ -53,7 +53,7 @@ class Lesson:
         self.net, self.steps = net, 0
         self.descent = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
 
-    def step(self, x: Float[Tensor, "m ..."], y: Float[Tensor, "m d"]) -> float:
+    def step(self, x: Float[Tensor, "m ..."], y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
         """One step; the error before it."""
         self.net.train()
         self.descent.zero_grad()
@@ -62,7 +62,7 @@ class Lesson:
             error.backward()
         self.descent.step()
         self.steps += 1
-        return float(error.detach())
+        return error.detach()
 
 
 class NetPool:

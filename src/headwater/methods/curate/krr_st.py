@@ -71,7 +71,7 @@ class Distillation:
         batches: Callable[[int], tuple[Float[Tensor, "b ..."], Float[Tensor, "b d"]]],
         rng: Rng,
         images: bool = True,
-        tell: Callable[[int, float], None] = lambda step, loss: None,
+        tell: Callable[[int, Tensor], None] = lambda step, loss: None,
     ) -> tuple[Float[Tensor, "m ..."], Float[Tensor, "m d"]]:
         """Samples and vectors learned from those given; with `images` False the samples stay and the vectors alone learn."""
         x, y = x.clone().requires_grad_(images), y.clone().requires_grad_()
@@ -83,7 +83,7 @@ class Distillation:
                 nonlocal picked
                 picked = pool.pick()
                 value = outer(pool.lessons[picked].net, x, y, *batches(step), self.regular)
-                tell(step, float(value.detach()))
+                tell(step, value.detach())
                 return value
 
             leaves = [x, y] if images else [y]
