@@ -187,6 +187,8 @@ def test_the_command_and_its_state(run: Path, tmp_path: Path) -> None:
     learned = made(0.5, "c")
     assert len(learned["seen"]) == 3 and made(0.5, "c", resume=True) == learned
     assert hw.load(tmp_path / "c").card.provenance["taught_in_sessions"] == learned["groups"]
+    assert hw.evaluate(tmp_path / "c", "digits", labels_per_class=[5], baselines=[], draws=2)["rows"]
+    assert "pre-trained encoder" in (tmp_path / "c" / "report.html").read_text()
     still = made(0, "still")
     assert not (tmp_path / "still/encoder").exists() and not (tmp_path / "still/state/encoder.safetensors").exists()
     pool, _ = split(hw.open("digits"), 0.28, 0)

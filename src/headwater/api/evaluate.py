@@ -27,6 +27,7 @@ from headwater.data.source import Source, Subset, duplicates, split
 from headwater.engine.log import Progress
 from headwater.methods.assess.knn import KNN
 from headwater.methods.assess.linear_probe import LinearProbe
+from headwater.report.page import render
 
 TENS = 10  # labels that are numbers for each label per class that is asked for
 
@@ -186,3 +187,4 @@ def _record(pretrained: Pretrained, result: dict[str, Any]) -> None:
     folder = pretrained.path.parent
     if (folder / run.RUN).is_file():
         run.write_json(folder / "evaluation.json", result)
+        render(folder)

@@ -72,7 +72,7 @@ def sessions(
     settings = override(kind().get_params(), set)
     model = kind(**settings)
     slow = SlowLearner(model, pretrained, folder, seed, where, workers) if getattr(model, "slow", 0) else None
-    identity: dict[str, Any] = {"method": method, "settings": flat(settings), "encoder": pretrained.digest}
+    identity: dict[str, Any] = {"method": method, "settings": flat(settings), "base": pretrained.digest}
     if add:
         run.claim(folder, identity, resume=True, asked="--add")
     else:

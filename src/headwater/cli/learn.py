@@ -49,7 +49,12 @@ def pretrain(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     encoder: Annotated[
-        str, typer.Option(help="An architecture such as vit-small/16 or resnet-18; the default suits the data.")
+        str,
+        typer.Option(
+            "--encoder",
+            "-e",
+            help="An architecture such as vit-small/16; the default suits the data. Or a run or hf:CHECKPOINT to go on from.",
+        ),
     ] = "",
     go_on: Annotated[
         str, typer.Option(help="A finished run of the same method, to go on with its heads and settings too.")
